@@ -1,0 +1,1 @@
+"""From states of the AI-Bazaar market to its solvers, and back to certified equilibria."""

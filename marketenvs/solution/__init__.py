@@ -1,0 +1,1 @@
+"""Gains, certificates and the game-theoretic tools that oracles of several markets share."""
