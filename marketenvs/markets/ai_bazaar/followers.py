@@ -36,10 +36,6 @@ class Contest(NamedTuple):
     linear: BoolArray  # fixed because its payoff is linear (no miner, or a miner without rivals): jumps at K_i / u_i
     unattained: BoolArray  # a lone miner that wants the smallest positive amount, and F_min = 0
 
-    def take(self, columns: BoolArray | slice) -> Contest:
-        """The contests of the selected columns."""
-        return Contest(*(field[:, columns] for field in self))
-
 
 def build_contest(game: Game, price: FloatArray) -> Contest:
     """Reduce the follower game to effort space.
@@ -210,8 +206,8 @@ def solve_effort_sorted(contest: Contest) -> FloatArray:
 
 
 def purchases_at(game: Game, contest: Contest, total: FloatArray) -> FloatArray:
-    """Purchases (n, M) that go with the effort ``total`` (M,); M is a multiple of B, market by market."""
-    per_market = total.size // max(game.markets, 1)
+    """Purchases (n, M) that go with the effort ``total``, (M,) or one per consumer (n, M); M / B columns per market."""
+    per_market = total.shape[-1] // max(game.markets, 1)
     fields = (game.purchase_low, game.purchase_high, game.mining_ratio)
     low, high, beta = (np.repeat(f.T, per_market, axis=1) if per_market != 1 else f.T for f in fields)
     effort = np.clip(total * (1 - contest.cost * total), contest.low, contest.high)
@@ -275,7 +271,7 @@ def equilibrium_attained(game: Game, price: FloatArray) -> BoolArray:
     It has none only where one miner meets no other effort, mining costs it (kappa > 0) and it may buy nothing
     (F_min = 0): any positive amount wins the whole reward, so there is no smallest best amount.
     """
-    return ~build_contest(game, _check_price(game, price)).unattained.any(axis=0)
+    return np.asarray(~build_contest(game, _check_price(game, price)).unattained.any(axis=0))
 
 
 def damped_best_response(

@@ -1,26 +1,22 @@
 """The provider's price: V(p) = (p - C) sum_i F_i*(p), where F*(p) is the consumers' equilibrium at price p.
 
 V has kinks (a consumer arrives at or leaves a bound), usually several local maxima, and jumps where a consumer with a
-linear payoff changes its mind. Three solvers, independent of one another apart from the followers' equilibrium:
+linear payoff changes its mind. Three solvers that share little but the followers' equilibrium:
 
-* :func:`leader_equilibrium` follows the equilibrium path exactly. Between two events the active set I is constant and
-  price and purchases are explicit in the total effort S, with w_i = u_i / (beta_i R_i), k_i = K_i / (beta_i R_i),
-  a = sum_I w_i, d = sum_I k_i and X the effort of the others:
-  ``p(S) = d/a + (|I| - 1)/(a S) + X/(a S^2)`` and ``v_i(S) = S - S^2 (w_i p(S) - k_i)``, a quadratic in S. So the next
-  event is the root of a quadratic and the stationary prices are roots of a quartic.
-* :func:`leader_equilibrium_batched` searches a price grid and polishes its best local maxima.
-* :func:`leader_bound`, :func:`certify_leader` prove an upper bound of V over intervals of prices.
+* :func:`leader_equilibrium` follows the equilibrium path exactly (module ``path``);
+* :func:`leader_equilibrium_batched` searches a price grid and polishes its best local maxima;
+* :func:`leader_bound` and :func:`certify_leader` prove an upper bound of V over intervals of prices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from marketenvs.markets.ai_bazaar.followers import build_contest, purchases_at, solve_effort
-from marketenvs.markets.ai_bazaar.game import SMALLEST_REWARD, BoolArray, FloatArray, Game, IntArray
+from marketenvs.markets.ai_bazaar.game import FloatArray, Game, IntArray
+from marketenvs.markets.ai_bazaar.path import Segment, follow, jump_prices, stationary_prices
 
 #: Prices whose values lie within this of the best, relatively, are reported as tied.
 TIE = 1e-9
@@ -35,23 +31,6 @@ class LeaderSolution(NamedTuple):
     value: FloatArray  # (B,) U_cpp there, money
     ties: FloatArray  # (B, T) all prices within TIE of the best, ascending, padded with NaN
     pieces: FloatArray  # (B,) number of path segments, or of grid cells, that were searched
-
-
-class _Segment(NamedTuple):
-    """One stretch of constant active set in each of M markets, all fields (M,).
-
-    V = (c0 + c1/S + c2/S^2) (q2 S^2 + q1 S + q0).
-    """
-
-    c0: FloatArray
-    c1: FloatArray
-    c2: FloatArray
-    q2: FloatArray
-    q1: FloatArray
-    q0: FloatArray
-    effort_start: FloatArray
-    effort_end: FloatArray
-    curved: BoolArray  # false where nobody is active: V is linear in p there and has no inner stationary point
 
 
 def leader_value(game: Game, prices: FloatArray) -> FloatArray:
@@ -88,16 +67,6 @@ def _answer(game: Game, prices: FloatArray) -> tuple[FloatArray, FloatArray]:
     return demand, effort
 
 
-def jump_prices(game: Game) -> FloatArray:
-    """Prices at which V may jump, (B, n), NaN elsewhere: K_i / u_i of consumers whose payoff can be linear."""
-    miner = (game.mining_ratio * game.reward > SMALLEST_REWARD) & (game.mining_ratio * game.purchase_high > 0)
-    linear = ~miner | (miner.sum(axis=1, keepdims=True) <= 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        price = game.business_margin / game.payment_weight
-    inside = (price >= game.price_low[:, None]) & (price <= game.price_high[:, None])
-    return np.where(linear & inside, price, np.nan)
-
-
 def leader_equilibrium(game: Game) -> LeaderSolution:
     """The optimal price by exact path-following, all markets in lockstep.
 
@@ -116,12 +85,12 @@ def leader_equilibrium(game: Game) -> LeaderSolution:
     step = _STEP * game.price_scale()
     alive = np.arange(game.markets)
     price, start = game.price_low.copy(), None
-    segments: list[_Segment] = []
+    segments: list[Segment] = []
     owners, candidates = [], []
     pieces = np.zeros(game.markets)
     part, jump = game, jumps
     for _ in range(200 + 40 * game.consumers):
-        segment, following, effort_next = _follow(part, price, jump, start)
+        segment, following, effort_next = follow(part, price, jump, start)
         segments.append(segment)
         owners.append(alive)
         candidates += [(alive, price), (alive, following)]
@@ -135,108 +104,12 @@ def leader_equilibrium(game: Game) -> LeaderSolution:
     else:
         raise RuntimeError("the price path did not end; this is a defect, please report the market")
     owner = np.concatenate(owners)
-    merged = _Segment(*(np.concatenate(parts) for parts in zip(*segments, strict=True)))
-    stationary = _stationary_prices(merged, game.unit_cost[owner])
+    merged = Segment(*(np.concatenate(parts) for parts in zip(*segments, strict=True)))
+    stationary = stationary_prices(merged, game.unit_cost[owner])
     candidates += [(owner, stationary[j]) for j in range(stationary.shape[0])]
     candidates.append((np.arange(game.markets), game.price_high))
     rows, values = (np.concatenate(column) for column in zip(*candidates, strict=True))
     return _best(game, _ragged(rows, values, game), pieces)
-
-
-def _follow(
-    game: Game, price: FloatArray, jumps: FloatArray, start: FloatArray | None
-) -> tuple[_Segment, FloatArray, FloatArray]:
-    """One segment of the path from ``price``: its polynomials, the price at its end, and S there."""
-    contest = build_contest(game, price)
-    total = solve_effort(contest, start)
-    weight, margin, beta = game.payment_weight.T, game.business_margin.T, game.mining_ratio.T
-    prize = beta * game.reward.T
-    free = ~contest.linear
-    low, high = beta * game.purchase_low.T, beta * game.purchase_high.T
-    share = total * (1 - contest.cost * total)
-    inside = ~contest.fixed & (share > contest.low) & (share < contest.high)
-    at_high = free & ~inside & (contest.fixed | (share >= contest.high))
-    at_low = free & ~inside & ~at_high
-    effort = np.clip(share, contest.low, contest.high)
-    bought = purchases_at(game, contest, total)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        w, k = np.where(free, weight / prize, 0.0), np.where(free, margin / prize, 0.0)
-        a, d = np.where(inside, w, 0.0).sum(axis=0), np.where(inside, k, 0.0).sum(axis=0)
-        count = inside.sum(axis=0)
-        curved = count > 0
-        a = np.where(curved, a, 1.0)
-        base, c1 = d / a, (count - 1) / a
-        c2 = np.where(inside, 0.0, effort).sum(axis=0) / a
-        # v_i(S) = square S^2 + slope S + constant
-        square, slope, constant = k - w * base, 1 - w * c1, -w * c2
-        falling = np.where(inside, low, np.where(at_high, high, np.nan))  # v_i falls through it as S falls
-        rising = np.where(inside, high, np.where(at_low, low, np.nan))
-        events = [_crossing(square, slope, constant - falling, 1.0), _crossing(square, slope, constant - rising, -1.0)]
-        reached = [np.where((s > 0) & (s <= total * (1 + 1e-12)), s, -np.inf).max(axis=0) for s in events]
-        event_effort = np.minimum(np.maximum(*reached), total)
-        event = np.where(event_effort > 0, base + c1 / event_effort + c2 / event_effort**2, np.inf)
-        # Nobody active: S stays, and the first consumer at its maximum leaves it where v_i = high_i.
-        leaving = (margin + prize * (total - high) / total**2) / weight
-        leaving = np.where(at_high & (leaving > price), leaving, np.inf).min(axis=0)
-        event = np.where(curved, np.maximum(event, price), leaving)
-        jump = np.where(price < jumps.T, jumps.T, np.inf).min(axis=0)
-        following = np.minimum(np.minimum(event, jump), game.price_high)
-        excess, rise = count - 1.0, a * (following - base)
-        there = (excess + np.sqrt(excess * excess + 4 * rise * c2 * a)) / (2 * rise)
-        there = np.where(following >= event, event_effort, there)
-        q2, q1, q0 = (np.where(inside, c / beta, 0.0).sum(axis=0) for c in (square, slope, constant))
-    q0 = q0 + np.where(inside, 0.0, bought).sum(axis=0)
-    end = np.where(curved & (there > 0), np.minimum(there, total), total)
-    return _Segment(base - game.unit_cost, c1, c2, q2, q1, q0, total, end, curved), following, end
-
-
-def _crossing(square: FloatArray, slope: FloatArray, constant: FloatArray, direction: float) -> FloatArray:
-    """The root of square S^2 + slope S + constant at which the derivative has the sign ``direction``; NaN if none."""
-    root = direction * np.sqrt(slope * slope - 4 * square * constant)
-    return np.where(slope * direction > 0, -2 * constant / (slope + root), (root - slope) / (2 * square))
-
-
-def _stationary_prices(segment: _Segment, cost: FloatArray) -> FloatArray:
-    """Prices (3, M) at which dV/dS = 0 within each segment; NaN where there are fewer than three.
-
-    S^3 dV/dS is the quartic 2 c0 q2 S^4 + (c0 q1 + c1 q2) S^3 - (c1 q0 + c2 q1) S - 2 c2 q0. Its second derivative
-    vanishes only at 0 and at one known S, so its derivative is monotone on two pieces and the quartic on three, and
-    plain bisection finds every sign change.
-    """
-    scale = np.where(segment.effort_start > 0, segment.effort_start, 1.0)
-    c0, c1, c2 = segment.c0, segment.c1 / scale, segment.c2 / scale**2
-    q2, q1, q0 = segment.q2 * scale**2, segment.q1 * scale, segment.q0
-    e4, e3, e1, e0 = 2 * c0 * q2, c0 * q1 + c1 * q2, -(c1 * q0 + c2 * q1), -2 * c2 * q0
-    left, right = segment.effort_end / scale, segment.effort_start / scale
-
-    def quartic(t: FloatArray) -> FloatArray:
-        return ((e4 * t + e3) * t * t + e1) * t + e0
-
-    def cubic(t: FloatArray) -> FloatArray:
-        return (4 * e4 * t + 3 * e3) * t * t + e1
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bend = -e3 / (2 * e4)
-    bend = np.clip(np.where(np.isfinite(bend), bend, left), left, right)
-    turns, _ = _bisect(cubic, np.stack([left, bend]), np.stack([bend, right]))
-    edges = np.stack([left, turns[0], turns[1], right])
-    roots, found = _bisect(quartic, edges[:-1], edges[1:])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        price = c0 + cost + c1 / roots + c2 / roots**2
-    return np.where(found & segment.curved & (right > left), price, np.nan)
-
-
-def _bisect(
-    function: Callable[[FloatArray], FloatArray], left: FloatArray, right: FloatArray
-) -> tuple[FloatArray, BoolArray]:
-    """Where a monotone function changes sign between the bounds (else the right bound), and whether it does."""
-    sign = np.sign(function(left))
-    found = sign * np.sign(function(right)) <= 0
-    for _ in range(56):
-        middle = 0.5 * (left + right)
-        same = np.sign(function(middle)) == sign
-        left, right = np.where(same, middle, left), np.where(same, right, middle)
-    return np.where(found, left, right), found
 
 
 def _ragged(rows: IntArray, values: FloatArray, game: Game) -> FloatArray:
@@ -271,3 +144,133 @@ def _best(game: Game, candidates: FloatArray, pieces: FloatArray) -> LeaderSolut
         price[b], value[b] = kept[peaks[0]], worth[peaks[0]]
     width = max(1, int(np.max(np.count_nonzero(~np.isnan(ties), axis=1), initial=1)))
     return LeaderSolution(price, value, ties[:, :width], pieces)
+
+
+_GOLDEN = (np.sqrt(5.0) - 1) / 2
+
+
+def leader_equilibrium_batched(game: Game, *, points: int = 1024, peaks: int = 4) -> LeaderSolution:
+    """The optimal price by a price grid and golden section, for many markets at once.
+
+    The ``peaks`` best local maxima of the grid are polished on both of their sides; the kink next to each result and
+    both sides of every jump are then valued exactly. A narrow peak between two grid points can be missed:
+    :func:`certify_leader` tells whether it was.
+
+    Args:
+        game: B markets.
+        points: grid points per market.
+        peaks: local maxima polished per market.
+
+    Returns:
+        The solution; ``pieces`` is the number of grid cells.
+    """
+    fractions = np.linspace(0.0, 1.0, points)
+    width = game.price_high - game.price_low
+    grid = game.price_low[:, None] + fractions * width[:, None]
+    values = leader_value(game, grid)
+    padded = np.pad(values, ((0, 0), (1, 1)), constant_values=-np.inf)
+    local = (values >= padded[:, :-2]) & (values >= padded[:, 2:])
+    chosen = np.argsort(np.where(local, -values, np.inf), axis=1, kind="stable")[:, :peaks]
+    near = np.take_along_axis(grid, chosen, axis=1)
+    left = np.take_along_axis(grid, np.maximum(chosen - 1, 0), axis=1)
+    right = np.take_along_axis(grid, np.minimum(chosen + 1, points - 1), axis=1)
+    found = _golden_section(game, np.hstack([left, near]), np.hstack([near, right]))
+    flat = game.at(np.repeat(np.arange(game.markets), found.shape[1]))
+    jumps = jump_prices(game)
+    behind = 1e-7 * game.price_scale()[:, None]
+    before = np.maximum(found - behind, game.price_low[:, None])
+    _, kinks, _ = follow(flat, before.ravel(), np.repeat(jumps, found.shape[1], axis=0), None)
+    extra = [near, found, kinks.reshape(found.shape), jumps, jumps + _STEP * game.price_scale()[:, None]]
+    low, high = game.price_low[:, None], game.price_high[:, None]
+    candidates = np.hstack([np.clip(np.where(np.isnan(e), low, e), low, high) for e in extra])
+    return _best(game, candidates, np.full(game.markets, float(points - 1)))
+
+
+def _golden_section(game: Game, left: FloatArray, right: FloatArray) -> FloatArray:
+    """Maximisers (B, T) of V in the brackets, where V has one local maximum in each."""
+    inner = np.stack([right - _GOLDEN * (right - left), left + _GOLDEN * (right - left)])
+    value = np.stack([leader_value(game, inner[0]), leader_value(game, inner[1])])
+    while (right - left > 1e-13 * game.price_scale()[:, None]).any():
+        higher = value[0] >= value[1]
+        left, right = np.where(higher, left, inner[0]), np.where(higher, inner[1], right)
+        kept, kept_value = np.where(higher, inner[0], inner[1]), np.where(higher, value[0], value[1])
+        fresh = np.where(higher, right - _GOLDEN * (right - left), left + _GOLDEN * (right - left))
+        fresh_value = leader_value(game, fresh)
+        inner = np.stack([np.where(higher, fresh, kept), np.where(higher, kept, fresh)])
+        value = np.stack([np.where(higher, fresh_value, kept_value), np.where(higher, kept_value, fresh_value)])
+    return np.where(value[0] >= value[1], inner[0], inner[1])
+
+
+def leader_bound(game: Game, cells: int) -> tuple[FloatArray, FloatArray]:
+    """Rigorous upper bounds of V over a uniform partition of the price box.
+
+    S*(p) does not increase and r_i(p) does not decrease in p, so in the cell [p_lo, p_hi]
+    ``V <= (p_hi - C) sum_i max_{S in [S*(p_hi), S*(p_lo)]} clip(S - r_i(p_lo) S^2) / beta_i`` (the smallest demand
+    instead of the largest where p_hi < C).
+
+    Args:
+        game: B markets.
+        cells: cells per market.
+
+    Returns:
+        Edges (B, cells + 1) and bounds (B, cells), money.
+    """
+    edges = game.price_low[:, None] + np.linspace(0.0, 1.0, cells + 1) * (game.price_high - game.price_low)[:, None]
+    owner = np.repeat(np.arange(game.markets), cells)
+    bounds = _cell_bounds(game, owner, edges[:, :-1].ravel(), edges[:, 1:].ravel())
+    return edges, bounds.reshape(game.markets, cells)
+
+
+def certify_leader(
+    game: Game, value: FloatArray, *, tolerance: float = 1e-9, first: int = 128, most: int = 400_000
+) -> FloatArray:
+    """A proven upper bound of V*, by branch and bound on the cells of :func:`leader_bound`.
+
+    Args:
+        game: B markets.
+        value: (B,) a value that the provider obtains, for instance from :func:`leader_equilibrium`.
+        tolerance: stop once the bound is within ``tolerance * max(1, |value|)`` of ``value``.
+        first: cells per market to begin with.
+        most: cells examined per market before giving up; the bound is then looser but still proven.
+
+    Returns:
+        (B,) upper bounds of V*, money, never below ``value``.
+    """
+    goal = value + tolerance * np.maximum(1.0, np.abs(value))
+    upper = value.astype(float).copy()
+    examined = np.zeros(game.markets)
+    edges = game.price_low[:, None] + np.linspace(0.0, 1.0, first + 1) * (game.price_high - game.price_low)[:, None]
+    owner = np.repeat(np.arange(game.markets), first)
+    low, high = edges[:, :-1].ravel(), edges[:, 1:].ravel()
+    while owner.size:
+        bound = _cell_bounds(game, owner, low, high)
+        examined += np.bincount(owner, minlength=game.markets)
+        middle = 0.5 * (low + high)
+        open_ = (bound > goal[owner]) & (examined[owner] < most) & (low < middle) & (middle < high)
+        np.maximum.at(upper, owner[~open_], bound[~open_])
+        owner = np.repeat(owner[open_], 2)
+        low, high = (
+            np.stack([low[open_], middle[open_]], axis=1).ravel(),
+            np.stack([middle[open_], high[open_]], axis=1).ravel(),
+        )
+    return upper
+
+
+def _cell_bounds(game: Game, owner: IntArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Upper bounds (M,) of V over the cells [low, high] of the markets ``owner``."""
+    bounds = np.empty(low.shape)
+    columns = max(1, _COLUMNS * 10 // max(game.consumers, 1))
+    for begin in range(0, low.size, columns):
+        cut = slice(begin, begin + columns)
+        part = game.at(owner[cut])
+        cheap, dear = build_contest(part, low[cut]), build_contest(part, high[cut])
+        # Widened by far more than the solver's rounding, so that the bound survives it.
+        effort_high, effort_low = solve_effort(cheap) * (1 + 1e-13), solve_effort(dear) * (1 - 1e-13)
+        with np.errstate(divide="ignore"):
+            top = np.where(cheap.cost > 0, 0.5 / cheap.cost, effort_high)
+        most = purchases_at(part, cheap, np.clip(top, effort_low, effort_high))
+        least = np.minimum(purchases_at(part, dear, effort_low), purchases_at(part, dear, effort_high))
+        margin = high[cut] - part.unit_cost
+        bound = margin * np.where(margin >= 0, most.sum(axis=0), least.sum(axis=0))
+        bounds[cut] = bound + 1e-13 * np.abs(bound)
+    return bounds
