@@ -11,11 +11,12 @@ Inside this module arrays are laid out consumers first, (n, M), so that sums ove
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from marketenvs.markets.ai_bazaar.game import SMALLEST_REWARD, TIE_TOLERANCE, BoolArray, FloatArray, Game
+from marketenvs.markets.ai_bazaar.game import TIE_TOLERANCE, BoolArray, FloatArray, Game
 
 _EPS = float(np.finfo(float).eps)
 _CHUNK = 8192  # columns solved together: keeps the temporaries in the processor's cache
@@ -37,19 +38,21 @@ class Contest(NamedTuple):
     unattained: BoolArray  # a lone miner that wants the smallest positive amount, and F_min = 0
 
 
-def build_contest(game: Game, price: FloatArray) -> Contest:
+def build_contest(game: Game, price: FloatArray, *, ties_buy: bool = True) -> Contest:
     """Reduce the follower game to effort space.
 
     Args:
         game: B markets.
         price: (B,) or (B, P) prices, money per unit.
+        ties_buy: whether an indifferent consumer buys F_max (the rule) or, if it pays at all, F_min (the limit as
+            the price falls to the tie).
 
     Returns:
         The contest, columns in C order of ``price``.
     """
     per_market = int(price.size // max(game.markets, 1))
 
-    def column(field: FloatArray) -> FloatArray:
+    def column(field: NDArray[Any]) -> NDArray[Any]:
         return np.repeat(field.T, per_market, axis=1) if per_market != 1 else np.ascontiguousarray(field.T)
 
     weight, margin, beta = (column(f) for f in (game.payment_weight, game.business_margin, game.mining_ratio))
@@ -57,8 +60,9 @@ def build_contest(game: Game, price: FloatArray) -> Contest:
     kappa = weight * price.reshape(1, -1) - margin
     prize = beta * reward
     low, high = beta * purchase_low, beta * purchase_high
-    miner = (prize > SMALLEST_REWARD) & (high > 0)
-    wants_all = kappa <= TIE_TOLERANCE * np.maximum(1.0, np.abs(margin))  # the tie goes to F_max
+    miner = column(game.miners())
+    tie = TIE_TOLERANCE * np.maximum(1.0, np.abs(margin))
+    wants_all = kappa <= (tie if ties_buy else np.where(weight > 0, -tie, tie))
     linear = ~miner
     contenders = miner.sum(axis=0)
     if (contenders == 1).any():
@@ -351,7 +355,7 @@ def best_response(game: Game, price: FloatArray, purchases: FloatArray) -> Float
     kappa = game.net_cost(price)
     rivals = _rival_effort(game, purchases)
     prize = game.mining_ratio * game.reward
-    contested = (prize > SMALLEST_REWARD) & (rivals > 0)
+    contested = game.miners() & (rivals > 0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         stationary = (np.sqrt(prize * rivals / kappa) - rivals) / game.mining_ratio
         interior = np.clip(stationary, game.purchase_low, game.purchase_high)

@@ -21,8 +21,9 @@ IntArray = NDArray[np.int64]
 
 #: |kappa_i| at or below this, times max(1, |K_i|), counts as a tie of a consumer whose payoff is linear.
 TIE_TOLERANCE = 1e-12
-#: beta_i R_i at or below this counts as no mining at all (the reward has underflown; at most this much is lost).
-SMALLEST_REWARD = 1e-100
+#: A consumer mines only if beta_i R_i exceeds the first and R_i exceeds the second times |K_i| F_max: below that the
+#: reward has underflown, or is lost in the rounding of the business payoff, and the payoff counts as linear.
+SMALLEST_REWARD, SMALLEST_SHARE = 1e-100, 1e-14
 
 
 class Game(NamedTuple):
@@ -51,6 +52,12 @@ class Game(NamedTuple):
     def at(self, index: Any) -> Game:
         """The markets that ``index`` selects (a slice, an integer array or a Boolean mask over the B markets)."""
         return Game(*(field[index] for field in self))
+
+    def miners(self) -> BoolArray:
+        """Which consumers take part in the mining contest, (B, n); the others' payoffs are linear in their purchase."""
+        business = np.abs(self.business_margin) * self.purchase_high
+        enough = (self.mining_ratio * self.reward > SMALLEST_REWARD) & (self.reward > SMALLEST_SHARE * business)
+        return enough & (self.mining_ratio * self.purchase_high > 0)
 
     def net_cost(self, price: FloatArray) -> FloatArray:
         """kappa_i(p) = u_i p - K_i, tokens per unit, (B, n), at ``price`` (B,)."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from marketenvs.markets.ai_bazaar.followers import build_contest, purchases_at, solve_effort
-from marketenvs.markets.ai_bazaar.game import FloatArray, Game, IntArray
+from marketenvs.markets.ai_bazaar.game import BoolArray, FloatArray, Game, IntArray
 from marketenvs.markets.ai_bazaar.path import Segment, follow, jump_prices, stationary_prices
 
 #: Prices whose values lie within this of the best, relatively, are reported as tied.
@@ -31,6 +31,7 @@ class LeaderSolution(NamedTuple):
     value: FloatArray  # (B,) U_cpp there, money
     ties: FloatArray  # (B, T) all prices within TIE of the best, ascending, padded with NaN
     pieces: FloatArray  # (B,) number of path segments, or of grid cells, that were searched
+    exact: BoolArray  # (B,) whether the whole path was followed; otherwise the value is a lower bound
 
 
 def leader_value(game: Game, prices: FloatArray) -> FloatArray:
@@ -93,23 +94,28 @@ def leader_equilibrium(game: Game) -> LeaderSolution:
         segment, following, effort_next = follow(part, price, jump, start)
         segments.append(segment)
         owners.append(alive)
-        candidates += [(alive, price), (alive, following)]
+        # V may fall off a cliff right behind an event: the price is rounded down so as to stay on top of it.
+        candidates += [(alive, price), (alive, following), (alive, following * (1 - 1e-14))]
         pieces[alive] += 1
         price = following + step[alive]
         going = price < part.price_high
         if not going.any():
+            alive = alive[:0]
             break
         alive, price, start = alive[going], price[going], effort_next[going]
         part, jump = part.at(going), jump[going]
-    else:
-        raise RuntimeError("the price path did not end; this is a defect, please report the market")
+    exact = np.ones(game.markets, dtype=bool)
+    exact[alive] = False
+    if alive.size:  # rounding keeps the path on the spot (rewards some 1e20 apart): search these markets by grid
+        searched = leader_equilibrium_batched(game.at(alive)).price
+        candidates.append((alive, searched))
     owner = np.concatenate(owners)
     merged = Segment(*(np.concatenate(parts) for parts in zip(*segments, strict=True)))
     stationary = stationary_prices(merged, game.unit_cost[owner])
     candidates += [(owner, stationary[j]) for j in range(stationary.shape[0])]
     candidates.append((np.arange(game.markets), game.price_high))
     rows, values = (np.concatenate(column) for column in zip(*candidates, strict=True))
-    return _best(game, _ragged(rows, values, game), pieces)
+    return _best(game, _ragged(rows, values, game), pieces, exact)
 
 
 def _ragged(rows: IntArray, values: FloatArray, game: Game) -> FloatArray:
@@ -124,7 +130,7 @@ def _ragged(rows: IntArray, values: FloatArray, game: Game) -> FloatArray:
     return table
 
 
-def _best(game: Game, candidates: FloatArray, pieces: FloatArray) -> LeaderSolution:
+def _best(game: Game, candidates: FloatArray, pieces: FloatArray, exact: BoolArray) -> LeaderSolution:
     """Value the candidates (B, T) and pick the best; ties go to the lowest price."""
     candidates = np.sort(candidates, axis=1)
     values = leader_value(game, candidates)
@@ -143,7 +149,7 @@ def _best(game: Game, candidates: FloatArray, pieces: FloatArray) -> LeaderSolut
         ties[b, : len(peaks)] = kept[peaks]
         price[b], value[b] = kept[peaks[0]], worth[peaks[0]]
     width = max(1, int(np.max(np.count_nonzero(~np.isnan(ties), axis=1), initial=1)))
-    return LeaderSolution(price, value, ties[:, :width], pieces)
+    return LeaderSolution(price, value, ties[:, :width], pieces, exact)
 
 
 _GOLDEN = (np.sqrt(5.0) - 1) / 2
@@ -183,7 +189,8 @@ def leader_equilibrium_batched(game: Game, *, points: int = 1024, peaks: int = 4
     extra = [near, found, kinks.reshape(found.shape), jumps, jumps + _STEP * game.price_scale()[:, None]]
     low, high = game.price_low[:, None], game.price_high[:, None]
     candidates = np.hstack([np.clip(np.where(np.isnan(e), low, e), low, high) for e in extra])
-    return _best(game, candidates, np.full(game.markets, float(points - 1)))
+    pieces = np.full(game.markets, float(points - 1))
+    return _best(game, candidates, pieces, np.zeros(game.markets, dtype=bool))
 
 
 def _golden_section(game: Game, left: FloatArray, right: FloatArray) -> FloatArray:
@@ -204,7 +211,7 @@ def _golden_section(game: Game, left: FloatArray, right: FloatArray) -> FloatArr
 def leader_bound(game: Game, cells: int) -> tuple[FloatArray, FloatArray]:
     """Rigorous upper bounds of V over a uniform partition of the price box.
 
-    S*(p) does not increase and r_i(p) does not decrease in p, so in the cell [p_lo, p_hi]
+    S*(p) does not increase and r_i(p) does not decrease in p, so in the cell (p_lo, p_hi]
     ``V <= (p_hi - C) sum_i max_{S in [S*(p_hi), S*(p_lo)]} clip(S - r_i(p_lo) S^2) / beta_i`` (the smallest demand
     instead of the largest where p_hi < C).
 
@@ -217,8 +224,9 @@ def leader_bound(game: Game, cells: int) -> tuple[FloatArray, FloatArray]:
     """
     edges = game.price_low[:, None] + np.linspace(0.0, 1.0, cells + 1) * (game.price_high - game.price_low)[:, None]
     owner = np.repeat(np.arange(game.markets), cells)
-    bounds = _cell_bounds(game, owner, edges[:, :-1].ravel(), edges[:, 1:].ravel())
-    return edges, bounds.reshape(game.markets, cells)
+    bounds = _cell_bounds(game, owner, edges[:, :-1].ravel(), edges[:, 1:].ravel()).reshape(game.markets, cells)
+    bounds[:, 0] = np.maximum(bounds[:, 0], leader_value(game, game.price_low[:, None])[:, 0])
+    return edges, bounds
 
 
 def certify_leader(
@@ -237,11 +245,15 @@ def certify_leader(
         (B,) upper bounds of V*, money, never below ``value``.
     """
     goal = value + tolerance * np.maximum(1.0, np.abs(value))
-    upper = value.astype(float).copy()
-    examined = np.zeros(game.markets)
+    jumps = np.where(np.isnan(jumps := jump_prices(game)), game.price_low[:, None], jumps)
+    points = np.hstack([game.price_low[:, None], jumps])
+    upper = np.maximum(value, leader_value(game, points).max(axis=1))  # the cells exclude these points
     edges = game.price_low[:, None] + np.linspace(0.0, 1.0, first + 1) * (game.price_high - game.price_low)[:, None]
-    owner = np.repeat(np.arange(game.markets), first)
+    edges = np.sort(np.hstack([edges, jumps]), axis=1)
+    owner = np.repeat(np.arange(game.markets), edges.shape[1] - 1)
     low, high = edges[:, :-1].ravel(), edges[:, 1:].ravel()
+    owner, low, high = (column[low < high] for column in (owner, low, high))
+    examined = np.zeros(game.markets)
     while owner.size:
         bound = _cell_bounds(game, owner, low, high)
         examined += np.bincount(owner, minlength=game.markets)
@@ -257,13 +269,13 @@ def certify_leader(
 
 
 def _cell_bounds(game: Game, owner: IntArray, low: FloatArray, high: FloatArray) -> FloatArray:
-    """Upper bounds (M,) of V over the cells [low, high] of the markets ``owner``."""
+    """Upper bounds (M,) of V over the cells (low, high] of the markets ``owner``."""
     bounds = np.empty(low.shape)
     columns = max(1, _COLUMNS * 10 // max(game.consumers, 1))
     for begin in range(0, low.size, columns):
         cut = slice(begin, begin + columns)
         part = game.at(owner[cut])
-        cheap, dear = build_contest(part, low[cut]), build_contest(part, high[cut])
+        cheap, dear = build_contest(part, low[cut], ties_buy=False), build_contest(part, high[cut])
         # Widened by far more than the solver's rounding, so that the bound survives it.
         effort_high, effort_low = solve_effort(cheap) * (1 + 1e-13), solve_effort(dear) * (1 - 1e-13)
         with np.errstate(divide="ignore"):

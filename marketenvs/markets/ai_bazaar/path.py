@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from marketenvs.markets.ai_bazaar.followers import build_contest, purchases_at, solve_effort
-from marketenvs.markets.ai_bazaar.game import SMALLEST_REWARD, BoolArray, FloatArray, Game
+from marketenvs.markets.ai_bazaar.game import BoolArray, FloatArray, Game
 
 
 class Segment(NamedTuple):
@@ -37,7 +37,7 @@ class Segment(NamedTuple):
 
 def jump_prices(game: Game) -> FloatArray:
     """Prices at which V may jump, (B, n), NaN elsewhere: K_i / u_i of consumers whose payoff can be linear."""
-    miner = (game.mining_ratio * game.reward > SMALLEST_REWARD) & (game.mining_ratio * game.purchase_high > 0)
+    miner = game.miners()
     linear = ~miner | (miner.sum(axis=1, keepdims=True) <= 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         price = game.business_margin / game.payment_weight
