@@ -8,15 +8,20 @@ import array_api_compat
 import array_api_compat.numpy as numpy_namespace
 import numpy as np
 
-Array = Any
-"""An array of NumPy, PyTorch, JAX or array-api-strict, or a Python scalar (scalars broadcast)."""
+from marketenvs.arrays import Array
+
+
+def device_of(array: Array) -> dict[str, Any]:
+    """Keyword that creates a new array beside `array`; only PyTorch needs it, others place new arrays alone."""
+    return {"device": array.device} if array_api_compat.is_torch_array(array) else {}
 
 
 def unify(xp: Any, *values: Array) -> tuple[Any, ...]:
     """Return the array namespace followed by `values` as floating arrays of one dtype.
 
-    Python and NumPy scalars never decide the library or the precision: they take both from the arrays beside them
-    (NumPy float64 if there are none). Integer arrays become floating; `None` passes through.
+    Python and NumPy scalars never decide the library or the precision: they take both from the arrays beside them. If
+    there are none, NumPy scalars keep their own precision and Python scalars become NumPy float64. Integer arrays
+    become floating; `None` passes through.
 
     Args:
         xp: array-API namespace, or None to find it from the arrays.
@@ -29,6 +34,8 @@ def unify(xp: Any, *values: Array) -> tuple[Any, ...]:
     if xp is None:
         xp = array_api_compat.array_namespace(*arrays) if arrays else numpy_namespace
     floating = [a.dtype for a in arrays if xp.isdtype(a.dtype, "real floating")]
+    if not arrays and xp is numpy_namespace:  # NumPy turns 0-d results into scalars: those still carry their precision
+        floating = [v.dtype for v in values if isinstance(v, np.floating)]
     if floating:
         dtype = floating[0]
         for other in floating[1:]:
@@ -36,10 +43,7 @@ def unify(xp: Any, *values: Array) -> tuple[Any, ...]:
                 dtype = xp.result_type(dtype, other)
     else:
         dtype = xp.asarray(0.0).dtype  # the library's own default: float64 in NumPy, float32 in PyTorch
-    where = {}
-    if arrays and array_api_compat.is_torch_array(arrays[0]):
-        where["device"] = arrays[0].device
-
+    where = device_of(arrays[0]) if arrays else {}
     unified: list[Any] = []
     for value in values:
         if value is None:
@@ -51,13 +55,3 @@ def unify(xp: Any, *values: Array) -> tuple[Any, ...]:
         else:
             unified.append(value)
     return (xp, *unified)
-
-
-def nearest(name: object, valid: Any) -> str:
-    """The valid spelling nearest to `name`, as the tail of an error message."""
-    import difflib
-
-    options = [str(v) for v in valid]
-    close = difflib.get_close_matches(str(name), options, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"expected one of {', '.join(map(repr, options))}{hint}"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from marketenvs.channel._namespace import Array, nearest, unify
+from marketenvs.channel._namespace import Array, unify
+from marketenvs.errors import InvalidParameter, UnknownName, nearest
 
 EULER_GAMMA = 0.5772156649015329
 NOISE_DENSITY_DBM_PER_HZ = -174.0
@@ -143,10 +144,10 @@ def spectral_efficiency(
         xp: array namespace, to skip the look-up.
 
     Raises:
-        ValueError: unknown `fading`.
+        UnknownName: unknown `fading`.
     """
     if fading not in FADING:
-        raise ValueError(f"unknown fading {fading!r}: {nearest(fading, FADING)}")
+        raise UnknownName(f"unknown fading {fading!r}; {nearest(fading, FADING)}")
     xp, ratio, most, least = unify(xp, sinr, cap, floor)
     if not (isinstance(gap_db, (int, float)) and gap_db == 0.0):
         xp, ratio, gap = unify(xp, ratio, gap_db)
@@ -203,10 +204,10 @@ def tenant_rate_kbps_per_prb(
         xp: array namespace, to skip the look-up.
 
     Raises:
-        ValueError: unknown `scheduler`.
+        UnknownName: unknown `scheduler`.
     """
     if scheduler not in SCHEDULERS:
-        raise ValueError(f"unknown scheduler {scheduler!r}: {nearest(scheduler, SCHEDULERS)}")
+        raise UnknownName(f"unknown scheduler {scheduler!r}; {nearest(scheduler, SCHEDULERS)}")
     xp, efficiency, bandwidth = unify(xp, spectral_efficiency, bandwidth_hz)
     one, zero = xp.ones_like(efficiency), xp.zeros_like(efficiency)
     member = one if active is None else xp.where(active, one, zero)
@@ -243,9 +244,10 @@ def mm1_delay_ms(rate_kbps: Array, packet_bits: Array, arrivals_per_s: Array, *,
 def logistic(x: Array, *, xp: Any = None) -> Array:
     """1/(1 + e^-x) without overflow, accurate in both tails; 0 at -inf, 1 at +inf."""
     xp, x = unify(xp, x)
-    decay = xp.exp(-xp.abs(x))
+    positive = x >= 0.0
+    decay = xp.exp(xp.where(positive, -x, x))  # not -abs(x), whose derivative at 0 is 0
     upper = 1.0 / (1.0 + decay)
-    return xp.where(x >= 0.0, upper, decay * upper)
+    return xp.where(positive, upper, decay * upper)
 
 
 QOS_KINDS = ("rate", "delay")
@@ -267,10 +269,10 @@ def qos_satisfaction(
         xp: array namespace, to skip the look-up.
 
     Raises:
-        ValueError: unknown `kind`.
+        UnknownName: unknown `kind`.
     """
     if kind not in QOS_KINDS:
-        raise ValueError(f"unknown QoS kind {kind!r}: {nearest(kind, QOS_KINDS)}")
+        raise UnknownName(f"unknown QoS kind {kind!r}; {nearest(kind, QOS_KINDS)}")
     xp, achieved, wanted, slope = unify(xp, value, target, steepness)
     excess = achieved / wanted - 1.0
     return logistic(excess * (slope if kind == "rate" else -slope), xp=xp)
@@ -328,12 +330,13 @@ def subband_rate(
         xp: array namespace, to skip the look-up.
 
     Raises:
-        ValueError: unknown `power_mode` or `fading`, or "psd" without `total_bandwidth`.
+        UnknownName: unknown `power_mode` or `fading`.
+        InvalidParameter: "psd" without `total_bandwidth`.
     """
     if power_mode not in POWER_MODES:
-        raise ValueError(f"unknown power mode {power_mode!r}: {nearest(power_mode, POWER_MODES)}")
+        raise UnknownName(f"unknown power mode {power_mode!r}; {nearest(power_mode, POWER_MODES)}")
     if power_mode == "psd" and total_bandwidth is None:
-        raise ValueError('power_mode="psd" needs total_bandwidth')
+        raise InvalidParameter('power_mode="psd" needs total_bandwidth')
     xp, width, reach, factor, band = unify(xp, bandwidth, snr_bandwidth, multiplier, total_bandwidth)
     if power_mode == "psd":
         return factor * width * spectral_efficiency(reach / band, fading, xp=xp)

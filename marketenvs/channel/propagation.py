@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from marketenvs.channel._namespace import Array, nearest, unify
+from marketenvs.channel._namespace import Array, unify
+from marketenvs.errors import InvalidParameter, UnknownName, nearest
 
 SPEED_OF_LIGHT_M_PER_S = 3.0e8
 """The rounded value TR 38.901 itself prescribes for its break-point distance."""
@@ -84,10 +85,10 @@ def path_loss_model(model: str) -> PathLossModel:
     """Constants of a named path-loss model.
 
     Raises:
-        ValueError: unknown name (the message names the nearest valid one).
+        UnknownName: unknown name (the message names the nearest valid one).
     """
     if model not in PATH_LOSS_MODELS:
-        raise ValueError(f"unknown path-loss model {model!r}: {nearest(model, PATH_LOSS_MODELS)}")
+        raise UnknownName(f"unknown path-loss model {model!r}; {nearest(model, PATH_LOSS_MODELS)}")
     return PATH_LOSS_MODELS[model]
 
 
@@ -118,7 +119,7 @@ def path_loss_db(
         Loss in dB (positive), broadcast shape.
 
     Raises:
-        ValueError: unknown `model`.
+        UnknownName: unknown `model`.
     """
     constants = path_loss_model(model)
     height_bs = bs_height_m if bs_height_m is not None else constants.bs_height_m
@@ -193,14 +194,14 @@ def los_probability(
         xp: array namespace, to skip the look-up.
 
     Raises:
-        ValueError: unknown scenario.
+        UnknownName: unknown scenario.
     """
     if scenario == "umi":
         xp, d = unify(xp, distance_m)
         beyond = 18.0 / xp.maximum(d, xp.full_like(d, 18.0))  # 1 inside 18 m, which makes the probability 1 there
         return beyond + xp.exp(-d / 36.0) * (1.0 - beyond)
     if scenario not in CLUTTER:
-        raise ValueError(f"no line-of-sight law for scenario {scenario!r}: {nearest(scenario, ['umi', *CLUTTER])}")
+        raise UnknownName(f"no line-of-sight law for scenario {scenario!r}; {nearest(scenario, ['umi', *CLUTTER])}")
     constants = PATH_LOSS_MODELS[scenario]
     height_bs = bs_height_m if bs_height_m is not None else constants.bs_height_m
     height_user = user_height_m if user_height_m is not None else constants.user_height_m
@@ -321,15 +322,16 @@ def validate_link(
         user_height_m: user height; None takes the model's.
 
     Raises:
-        ValueError: unknown model; a distance that is negative, zero, not finite or outside the model's range (the first
-            one is named with its index); a carrier outside the range.
+        UnknownName: unknown model.
+        InvalidParameter: a distance that is negative, zero, not finite or outside the model's range (the first one is
+            named with its index); a carrier outside the range.
     """
     constants = path_loss_model(model)
     carrier = np.atleast_1d(np.asarray(frequency_mhz, dtype=np.float64))
     low, high = constants.frequency_mhz
     bad = ~(np.isfinite(carrier) & (carrier > 0.0) & (carrier >= low) & (carrier <= high))
     if bad.any():
-        raise ValueError(
+        raise InvalidParameter(
             f"carrier {carrier[bad][0]:.10g} MHz: model {model!r} covers "
             + (f"{low:g} to {high:g} MHz" if math.isfinite(high) else "finite carriers > 0")
         )
@@ -346,4 +348,4 @@ def validate_link(
         index = np.argwhere(bad)[0]
         where = "" if ground.size == 1 else f" (user {'x'.join(map(str, index))})"
         covers = f"{low:g} to {high:g} m" if math.isfinite(high) else "finite distances > 0"
-        raise ValueError(f"distance {ground[tuple(index)]:.10g} m{where}: model {model!r} covers {covers}")
+        raise InvalidParameter(f"distance {ground[tuple(index)]:.10g} m{where}: model {model!r} covers {covers}")

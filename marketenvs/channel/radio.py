@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from marketenvs.channel._namespace import Array, nearest, unify
+from marketenvs.channel._namespace import Array, unify
 from marketenvs.channel.link import (
     FADING,
     NOISE_DENSITY_DBM_PER_HZ,
@@ -16,7 +16,6 @@ from marketenvs.channel.link import (
     power_per_prb_dbm,
     rate_kbps,
     sinr,
-    snr_bandwidth_mhz,
     spectral_efficiency,
 )
 from marketenvs.channel.propagation import (
@@ -29,6 +28,7 @@ from marketenvs.channel.propagation import (
     path_loss_db,
     validate_link,
 )
+from marketenvs.errors import InvalidParameter, UnknownName, nearest
 
 # scenario -> its path-loss models (with, without line of sight); scenarios with a single law have it twice
 SCENARIOS: dict[str, tuple[str, str]] = {
@@ -81,7 +81,7 @@ class RadioConfig:
         min_distance_m: users are never nearer: distances are clamped in a square, drawn from the ring in a disc.
 
     Raises:
-        ValueError: infeasible field (named, with what would be right), at construction.
+        InvalidParameter: infeasible field (named, with what would be right), at construction.
     """
 
     n_prb: int = 100
@@ -115,43 +115,43 @@ class RadioConfig:
         """Check every field; called by the constructor.
 
         Raises:
-            ValueError: the first infeasible field, named, with its value and what would be right.
+            InvalidParameter: the first infeasible field, named, with its value and what would be right.
         """
         for name, options in _CHOICES.items():
             value = getattr(self, name)
             if value not in options:
-                raise ValueError(f"RadioConfig.{name}={value!r}: {nearest(value, options)}")
+                raise InvalidParameter(f"RadioConfig.{name}={value!r}: {nearest(value, options)}")
         if isinstance(self.n_prb, bool) or not isinstance(self.n_prb, (int, np.integer)) or self.n_prb < 1:
-            raise ValueError(f"RadioConfig.n_prb={self.n_prb!r}: expected a whole number >= 1")
+            raise InvalidParameter(f"RadioConfig.n_prb={self.n_prb!r}: expected a whole number >= 1")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in _CHOICES or (value is None and "None" in str(field.type)):
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
-                raise ValueError(f"RadioConfig.{field.name}={value!r}: expected a finite number")
+                raise InvalidParameter(f"RadioConfig.{field.name}={value!r}: expected a finite number")
         for name in (
             "prb_bandwidth_hz", "frequency_mhz", "cell_size_m", "min_distance_m", "decorrelation_m",
             "spectral_multiplier", "efficiency_cap", "bs_height_m", "user_height_m",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value <= 0.0:
-                raise ValueError(f"RadioConfig.{name}={value!r}: expected > 0")
+                raise InvalidParameter(f"RadioConfig.{name}={value!r}: expected > 0")
         for name in ("noise_figure_db", "shadowing_std_db", "gap_db", "efficiency_floor"):
             value = getattr(self, name)
             if value is not None and value < 0.0:
-                raise ValueError(f"RadioConfig.{name}={value!r}: expected >= 0")
+                raise InvalidParameter(f"RadioConfig.{name}={value!r}: expected >= 0")
         if (self.efficiency_cap or math.inf) < (self.efficiency_floor or 0.0):
-            raise ValueError(
+            raise InvalidParameter(
                 f"RadioConfig.efficiency_floor={self.efficiency_floor!r} exceeds efficiency_cap={self.efficiency_cap!r}"
             )
         if self.farthest_m < self.min_distance_m:
-            raise ValueError(
+            raise InvalidParameter(
                 f"RadioConfig.min_distance_m={self.min_distance_m!r}: the {self.cell} ends at {self.farthest_m:.6g} m"
             )
         los_model, nlos_model = SCENARIOS[self.scenario]
         if los_model == nlos_model and self.los != "nlos":
             both = [name for name, pair in SCENARIOS.items() if pair[0] != pair[1]]
-            raise ValueError(
+            raise InvalidParameter(
                 f"RadioConfig.los={self.los!r}: scenario {self.scenario!r} has one law only, keep 'nlos' "
                 f"(line of sight matters in {', '.join(both)})"
             )
@@ -230,10 +230,10 @@ class RadioConfig:
             xp: array namespace, to skip the look-up.
 
         Raises:
-            ValueError: `los="prob"` without `los_uniform`.
+            InvalidParameter: `los="prob"` without `los_uniform`.
         """
         if self.los == "prob" and los_uniform is None:
-            raise ValueError('RadioConfig.los="prob" needs los_uniform, one uniform per user')
+            raise InvalidParameter('RadioConfig.los="prob" needs los_uniform, one uniform per user')
         xp, d, z, u = unify(xp, distance_m, shadowing_normal, los_uniform)
         los_model, nlos_model = self._models()
         heights = {"bs_height_m": self._bs_height_m, "user_height_m": self._user_height_m, "xp": xp}
@@ -283,13 +283,14 @@ class RadioConfig:
 
     def snr_bandwidth_mhz(self, loss_db: Array, fading: Array | None = None, *, xp: Any = None) -> Array:
         """Bandwidth in MHz at which a user alone with `prb_power_dbm` has SNR 1 (S_mj of two-tier bidding)."""
-        return snr_bandwidth_mhz(
+        to_mhz = -10.0 * math.log10(self.prb_bandwidth_hz / 1e6)  # dB from per PRB to per MHz
+        return sinr(
             self.prb_power_dbm,
             loss_db,
+            self.prb_noise_dbm + to_mhz,
             gain_db=self.receiver_gain_db,
             fading=fading,
-            noise_figure_db=self.noise_figure_db,
-            density_dbm_per_hz=self.noise_density_dbm_per_hz,
+            interference_dbm=None if self.interference_dbm is None else self.interference_dbm + to_mhz,
             xp=xp,
         )
 
@@ -334,13 +335,13 @@ def radio_preset(name: str, **changes: Any) -> RadioConfig:
     """A paper's radio, with changed fields: `radio_preset("iiot", scenario="inf_dl", los="prob", frequency_mhz=3500)`.
 
     Raises:
-        ValueError: unknown preset, or a change that makes it infeasible.
-        TypeError: a field that `RadioConfig` does not have, naming the nearest one.
+        UnknownName: a preset or a field that does not exist; the message names the nearest one.
+        InvalidParameter: a change that makes the radio infeasible.
     """
     if name not in RADIO_PRESETS:
-        raise ValueError(f"unknown radio preset {name!r}: {nearest(name, RADIO_PRESETS)}")
+        raise UnknownName(f"unknown radio preset {name!r}; {nearest(name, RADIO_PRESETS)}")
     known = [field.name for field in fields(RadioConfig)]
     for key in changes:
         if key not in known:
-            raise TypeError(f"RadioConfig has no field {key!r}: {nearest(key, known)}")
+            raise UnknownName(f"RadioConfig has no field {key!r}; {nearest(key, known)}")
     return replace(RADIO_PRESETS[name], **changes)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import math
 import zipfile
+from array import array
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from marketenvs.channel._namespace import Array, unify
+from marketenvs.channel._namespace import Array, device_of, unify
+from marketenvs.errors import InvalidParameter
 
 CSV_COLUMNS = ("user", "prb", "slot")
 GAIN_NAMES = ("gain_db", "gain")
+_DENSE = "user, prb and slot count from 0 without gaps"
 
 
 def load_trace(path: str | Path) -> np.ndarray:
@@ -35,8 +38,8 @@ def load_trace(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: wrong ending, missing or wrong-shaped array, missing column, a value that is no number, not finite,
-            negative or duplicated (line and column named), or a missing (user, PRB, slot).
+        InvalidParameter: wrong ending, missing or wrong-shaped array, missing column, a value that is no number, not
+            finite, negative or duplicated (line and column named), or a missing (user, PRB, slot).
     """
     path = Path(path)
     if not path.is_file():
@@ -45,7 +48,7 @@ def load_trace(path: str | Path) -> np.ndarray:
         return _read_npz(path)
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
-    raise ValueError(f"trace {path}: unknown ending {path.suffix!r}, expected .npz or .csv")
+    raise InvalidParameter(f"trace {path}: unknown ending {path.suffix!r}, expected .npz or .csv")
 
 
 def _to_ratio(values: np.ndarray, name: str) -> np.ndarray:
@@ -56,21 +59,21 @@ def _read_npz(path: Path) -> np.ndarray:
     try:
         archive = np.load(path, allow_pickle=False)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"trace {path}: not a readable npz file ({error})") from error
+        raise InvalidParameter(f"trace {path}: not a readable npz file ({error})") from error
     with archive:
         found = [name for name in GAIN_NAMES if name in archive.files]
         if len(found) != 1:
-            raise ValueError(
+            raise InvalidParameter(
                 f"trace {path}: expected exactly one of the arrays 'gain_db' and 'gain', found {sorted(archive.files)}"
             )
         try:
             values = archive[found[0]]
         except (ValueError, OSError, zipfile.BadZipFile) as error:  # pickled objects, truncated members
-            raise ValueError(f"trace {path}: array {found[0]!r} cannot be read ({error})") from error
+            raise InvalidParameter(f"trace {path}: array {found[0]!r} cannot be read ({error})") from error
     if values.dtype.kind not in "fiu":
-        raise ValueError(f"trace {path}: array {found[0]!r} has dtype {values.dtype}, expected real numbers")
+        raise InvalidParameter(f"trace {path}: array {found[0]!r} has dtype {values.dtype}, expected real numbers")
     if values.ndim != 3 or 0 in values.shape:
-        raise ValueError(
+        raise InvalidParameter(
             f"trace {path}: array {found[0]!r} has shape {values.shape}, expected (users, PRBs, slots), none empty"
         )
     values = values.astype(np.float64)
@@ -78,7 +81,7 @@ def _read_npz(path: Path) -> np.ndarray:
     bad = ~(np.isfinite(values) & np.isfinite(gain) & (gain >= 0.0))
     if bad.any():
         user, prb, slot = np.argwhere(bad)[0]
-        raise ValueError(
+        raise InvalidParameter(
             f"trace {path}: {found[0]}={values[user, prb, slot]:g} at user {user}, PRB {prb}, slot {slot} "
             f"({bad.sum()} such values): expected finite" + ("" if found[0] == "gain_db" else " and >= 0")
         )
@@ -88,85 +91,120 @@ def _read_npz(path: Path) -> np.ndarray:
 def _read_csv(path: Path) -> np.ndarray:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
-        header = [name.strip() for name in next(reader, [])]
-        position = {}
-        for name in CSV_COLUMNS:
-            if name not in header:
-                raise ValueError(
-                    f"trace {path}, line 1: no column {name!r} in the header {header}; "
-                    "expected user, prb, slot and one of gain_db, gain"
-                )
-            position[name] = header.index(name)
-        found = [name for name in GAIN_NAMES if name in header]
-        if len(found) != 1:
-            raise ValueError(
-                f"trace {path}, line 1: expected exactly one of the columns 'gain_db' and 'gain' in the header {header}"
-            )
-        gain_name = found[0]
-        position[gain_name] = header.index(gain_name)
-        for name in position:
-            if header.count(name) > 1:
-                raise ValueError(f"trace {path}, line 1: column {name!r} appears {header.count(name)} times")
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            position = _columns(path, header)
+            keys, gains, lines = _parse(path, reader, len(header), position)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InvalidParameter(f"trace {path}, after line {reader.line_num}: not a text table ({error})") from error
+    name = list(position)[3]
 
-        def culprit(column: str, text: str, expected: str) -> ValueError:
-            return ValueError(
-                f"trace {path}, line {reader.line_num}, column {position[column] + 1} ({column}): "
-                f"{text!r}, expected {expected}"
-            )
+    def culprit(row: np.integer, column: str, value: object, expected: str) -> InvalidParameter:
+        return _culprit(path, int(lines[row]), position, column, value, expected)
 
-        lines: dict[tuple[int, int, int], int] = {}
-        gains: list[float] = []
-        for row in reader:
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) != len(header):
-                raise ValueError(
-                    f"trace {path}, line {reader.line_num}: {len(row)} columns, the header has {len(header)}"
-                )
-            key = []
-            for name in CSV_COLUMNS:
-                text = row[position[name]].strip()
-                if not text.isascii() or not text.isdigit():
-                    raise culprit(name, text, "a whole number counted from 0")
-                key.append(int(text))
-            text = row[position[gain_name]].strip()
-            try:
-                value = float(text)
-            except ValueError:
-                raise culprit(gain_name, text, "a number") from None
-            if not math.isfinite(value) or (gain_name == "gain" and value < 0.0):
-                raise culprit(gain_name, text, "a finite number" + (" >= 0" if gain_name == "gain" else ""))
-            if gain_name == "gain_db" and value > 3000.0:  # its ratio would overflow
-                raise culprit(gain_name, text, "at most 3000 dB")
-            index = (key[0], key[1], key[2])
-            if index in lines:
-                raise culprit("user", f"{index}", f"each (user, prb, slot) once; it is already on line {lines[index]}")
-            lines[index] = reader.line_num
-            gains.append(value)
-    if not gains:
-        raise ValueError(f"trace {path}: no lines after the header")
-    keys = np.array(list(lines))
-    shape = keys.max(axis=0) + 1
-    if shape.prod() != len(gains):
-        if shape.prod() > 1_000 * len(gains):
-            raise ValueError(
-                f"trace {path}: {len(gains)} lines cannot fill {shape[0]} users x {shape[1]} PRBs x {shape[2]} slots; "
-                "user, prb and slot count from 0 without gaps"
-            )
-        missing = np.ones(shape, dtype=bool)
-        missing[tuple(keys.T)] = False
-        user, prb, slot = np.argwhere(missing)[0]
-        raise ValueError(
-            f"trace {path}: no line for user {user}, prb {prb}, slot {slot} "
-            f"({missing.sum()} of {shape.prod()} missing); user, prb and slot count from 0 without gaps"
+    for axis, column in enumerate(CSV_COLUMNS):
+        if (keys[axis] < 0).any():
+            row = np.argmax(keys[axis] < 0)
+            raise culprit(row, column, keys[axis, row], "a whole number counted from 0")
+    with np.errstate(over="ignore"):
+        ratio = _to_ratio(gains, name)
+    bad = ~(np.isfinite(gains) & np.isfinite(ratio) & (ratio >= 0.0))
+    if bad.any():
+        row = np.argmax(bad)
+        raise culprit(row, name, gains[row], "a finite number" + (" >= 0" if name == "gain" else ", its ratio too"))
+
+    shape = tuple(int(n) for n in keys.max(axis=1) + 1)
+    total = math.prod(shape)
+    if total > 1000 * gains.size:  # one stray index would ask for a huge array
+        raise InvalidParameter(
+            f"trace {path}: {gains.size} lines cannot fill {shape[0]} users x {shape[1]} PRBs x {shape[2]} slots; "
+            f"{_DENSE}"
         )
-    trace = np.empty(shape)
-    trace[tuple(keys.T)] = _to_ratio(np.array(gains), gain_name)
-    return trace
+    flat = np.ravel_multi_index(tuple(keys), shape)
+    order = np.argsort(flat, kind="stable")
+    again = np.flatnonzero(np.diff(flat[order]) == 0)
+    if again.size:
+        row = order[again + 1].min()
+        first = np.argmax(flat == flat[row])
+        at = tuple(int(k) for k in keys[:, row])
+        raise culprit(row, "user", at, f"each (user, prb, slot) once; it is already on line {lines[first]}")
+    if gains.size != total:
+        missing = np.ones(total, dtype=bool)
+        missing[flat] = False
+        user, prb, slot = np.unravel_index(np.argmax(missing), shape)
+        raise InvalidParameter(
+            f"trace {path}: no line for user {user}, prb {prb}, slot {slot} ({missing.sum()} of {total} missing); "
+            f"{_DENSE}"
+        )
+    return ratio[order].reshape(shape)
+
+
+def _culprit(
+    path: Path, line: int, position: dict[str, int], column: str, value: object, expected: str
+) -> InvalidParameter:
+    return InvalidParameter(
+        f"trace {path}, line {line}, column {position[column] + 1} ({column}): {value!s}, expected {expected}"
+    )
+
+
+def _columns(path: Path, header: list[str]) -> dict[str, int]:
+    """Where user, prb, slot and the gain stand, in this order."""
+    gain = [name for name in GAIN_NAMES if name in header]
+    for name in CSV_COLUMNS:
+        if name not in header:
+            raise InvalidParameter(
+                f"trace {path}, line 1: no column {name!r} in the header {header}; "
+                "expected user, prb, slot and one of gain_db, gain"
+            )
+    if len(gain) != 1:
+        raise InvalidParameter(
+            f"trace {path}, line 1: expected exactly one of the columns 'gain_db' and 'gain' in the header {header}"
+        )
+    for name in (*CSV_COLUMNS, *gain):
+        if header.count(name) > 1:
+            raise InvalidParameter(f"trace {path}, line 1: column {name!r} appears {header.count(name)} times")
+    return {name: header.index(name) for name in (*CSV_COLUMNS, *gain)}
+
+
+def _parse(path: Path, reader: Any, width: int, position: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keys (3, n), gains (n,) and line numbers (n,) of the table's body."""
+    keys, gains, lines = array("q"), array("d"), array("q")
+    for row in reader:
+        if not any(row) or not any(cell.strip() for cell in row):
+            continue
+        if len(row) != width:
+            raise InvalidParameter(f"trace {path}, line {reader.line_num}: {len(row)} columns, the header has {width}")
+        for name, column in position.items():
+            text = row[column].strip()
+            try:
+                if "_" in text:  # Python's own digit grouping is no number in a table
+                    raise ValueError(text)
+                if name in CSV_COLUMNS:
+                    keys.append(int(text))
+                else:
+                    gains.append(float(text))
+            except (ValueError, OverflowError):
+                expected = "a whole number counted from 0" if name in CSV_COLUMNS else "a number"
+                raise _culprit(path, reader.line_num, position, name, repr(text), expected) from None
+        lines.append(reader.line_num)
+    if not gains:
+        raise InvalidParameter(f"trace {path}: no lines after the header")
+    return np.array(keys).reshape(-1, 3).T, np.array(gains), np.array(lines)
 
 
 def trace_gain(trace: Array, slot: Array, *, xp: Any = None) -> Array:
-    """Gains of one slot, shape (users, PRBs); `slot` counts on and wraps around at the trace's end."""
+    """Gains of one slot, or of each market's own slot; beyond its end the trace starts again.
+
+    Args:
+        trace: gains, shape (users, PRBs, slots).
+        slot: whole numbers >= 0, shape () or (B,).
+        xp: array namespace, to skip the look-up.
+
+    Returns:
+        Gains, shape (users, PRBs) or (B, users, PRBs).
+    """
     xp, gains = unify(xp, trace)
-    index = xp.reshape(xp.asarray(slot), (1,)) % gains.shape[2]
-    return xp.take(gains, index, axis=2)[..., 0]
+    users, prbs, slots = gains.shape
+    index = xp.asarray(slot, **device_of(gains)) % slots
+    taken = xp.take(gains, xp.reshape(index, (-1,)), axis=2)
+    return xp.reshape(xp.permute_dims(taken, (2, 0, 1)), (*index.shape, users, prbs))

@@ -1,4 +1,4 @@
-"""Every number of section 8 of the coalition-trading spec, case L of federated slicing, the radio of two-tier bidding."""
+"""Every number of the channel section of coalition trading, case L of federated slicing, two-tier bidding's radio."""
 
 import math
 
