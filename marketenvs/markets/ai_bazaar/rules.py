@@ -58,7 +58,7 @@ from ...errors import InvalidParameter
 from ...market import Market, Outcome, Stage, State
 from ...params import MarketParams, count, number, option, theta_type
 from ...strategy import BestResponse, Equilibrium, SocialOptimum, Strategy
-from . import solve
+from . import solve, solve_mixed
 
 _TYPES = ("mining_ratio", "payment_weight", "token_effect", "loss")
 _TTRAIN = {"puzzle_constant": 1 / 20, "payment_weight": 0.5, "block_reward": 20000.0, "transaction_reward": 2.5}
@@ -301,10 +301,10 @@ class AIBazaar(Market):
         return solve.best_reply(self, state, stage, decisions)
 
     def mixed_reply(self, state: State, stage: str, profile: Mapping[str, Strategy]) -> BestResponse:
-        return solve.mixed_reply(self, state, stage, profile)
+        return solve_mixed.mixed_reply(self, state, stage, profile)
 
     def mixed_payoff(self, state: State, profile: Mapping[str, Strategy]) -> dict[str, np.ndarray]:
-        return solve.mixed_payoff(self, state, profile)
+        return solve_mixed.mixed_payoff(self, state, profile)
 
     def optimum(self, state: State) -> SocialOptimum:
         return solve.optimum(self, state)

@@ -1,0 +1,46 @@
+"""Tasks of AI-Bazaar, as their author writes them (``marketenvs suite build`` freezes them)."""
+
+from ...arrays import Uniform
+from ...task import Definition, Plan
+
+_CROWD = {
+    "n_consumers": 10,
+    "payment_weight": Uniform(11, 18),
+    "mining_ratio": Uniform(0.05, 0.3),
+    "loss": Uniform(0.6, 1.0),
+    "token_effect": Uniform(0.8, 1.5),
+    "observation": "full",
+}
+
+TASKS = (
+    Definition(
+        "bazaar-fixed",
+        "AIBazaar-v0",
+        "calibrated",
+        title="one known market",
+        tests="tripwire: a constant solves it; a learner below 0.9 here is broken",
+        rounds=100_000,
+        tripwire=True,
+        plan=Plan(markets=20, prefixes=8),
+    ),
+    Definition(
+        "bazaar-grid",
+        "AIBazaar-v0",
+        "grid",
+        title="11 prices x 10 amounts",
+        tests="the discretised market of the tabular learners, with its own oracle and anchor",
+        rounds=100_000,
+        tripwire=True,
+        plan=Plan(markets=20, prefixes=8),
+    ),
+    Definition(
+        "bazaar-drawn",
+        "AIBazaar-v0",
+        "drawn",
+        _CROWD,
+        title="a new crowd in every market",
+        tests="the leader faces a new crowd; consumers answer any price",
+        rounds=300_000,
+    ),
+)
+QUICK = ("bazaar-fixed", "bazaar-grid", "bazaar-drawn")
