@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from marketenvs.markets.ai_bazaar.game import TIE_TOLERANCE, BoolArray, FloatArray, Game
+from .game import TIE_TOLERANCE, BoolArray, FloatArray, Game
 
 _EPS = float(np.finfo(float).eps)
 _CHUNK = 8192  # columns solved together: keeps the temporaries in the processor's cache

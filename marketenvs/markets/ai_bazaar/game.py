@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from marketenvs.errors import InvalidParameter
+from ...errors import InvalidParameter
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marketenvs.markets.ai_bazaar.followers import build_contest, purchases_at, solve_effort
-from marketenvs.markets.ai_bazaar.game import BoolArray, FloatArray, Game, IntArray
-from marketenvs.markets.ai_bazaar.path import Segment, follow, jump_prices, stationary_prices
+from .followers import build_contest, purchases_at, solve_effort
+from .game import BoolArray, FloatArray, Game, IntArray
+from .path import Segment, follow, jump_prices, stationary_prices
 
 #: Prices whose values lie within this of the best, relatively, are reported as tied.
 TIE = 1e-9
@@ -114,7 +114,8 @@ def leader_equilibrium(game: Game) -> LeaderSolution:
     stationary = stationary_prices(merged, game.unit_cost[owner])
     candidates += [(owner, stationary[j]) for j in range(stationary.shape[0])]
     candidates.append((np.arange(game.markets), game.price_high))
-    rows, values = (np.concatenate(column) for column in zip(*candidates, strict=True))
+    rows = np.concatenate([who for who, _ in candidates])
+    values = np.concatenate([prices for _, prices in candidates])
     return _best(game, _ragged(rows, values, game), pieces, exact)
 
 
@@ -252,7 +253,8 @@ def certify_leader(
     edges = np.sort(np.hstack([edges, jumps]), axis=1)
     owner = np.repeat(np.arange(game.markets), edges.shape[1] - 1)
     low, high = edges[:, :-1].ravel(), edges[:, 1:].ravel()
-    owner, low, high = (column[low < high] for column in (owner, low, high))
+    wide = low < high
+    owner, low, high = owner[wide], low[wide], high[wide]
     examined = np.zeros(game.markets)
     while owner.size:
         bound = _cell_bounds(game, owner, low, high)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marketenvs.markets.ai_bazaar.followers import build_contest, purchases_at, solve_effort
-from marketenvs.markets.ai_bazaar.game import BoolArray, FloatArray, Game
+from .followers import build_contest, purchases_at, solve_effort
+from .game import BoolArray, FloatArray, Game
 
 
 class Segment(NamedTuple):
