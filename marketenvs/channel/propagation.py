@@ -59,6 +59,7 @@ PATH_LOSS_MODELS: dict[str, PathLossModel] = {
     "uma_nlos": PathLossModel(
         "13.54 + 39.08 lg d + 20 lg f - 0.6 (hU - 1.5)", 25.0, 1.5, 6.0, _TR38901_MHZ, (10.0, 5000.0)
     ),
+    # line of sight: implementations carry 4.0 or 4.3 dB of shadowing; `RadioConfig.shadowing_std_db` sets another
     "inf_los": _inf("31.84 + 21.5 lg d + 19 lg f", 8.0, 4.0),
     "inf_sl": _inf("max(inf_los, 33 + 25.5 lg d + 20 lg f)", 1.5, 5.7),
     "inf_dl": _inf("max(inf_sl, 18.6 + 35.7 lg d + 20 lg f)", 1.5, 7.2),
@@ -156,11 +157,28 @@ def path_loss_db(
 
 @dataclass(frozen=True)
 class Clutter:
-    """Indoor-factory clutter (TR 38.901 Table 7.2-4; the values are those of its calibration, Table 7.8-7)."""
+    """Indoor-factory clutter (TR 38.901 Table 7.2-4).
+
+    Attributes:
+        density: share of the floor covered by clutter, in (0, 1).
+        height_m: effective clutter height.
+        size_m: typical clutter size.
+
+    Raises:
+        InvalidParameter: a value outside its range.
+    """
 
     density: float
     height_m: float
     size_m: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.density < 1.0:
+            raise InvalidParameter(f"Clutter.density={self.density!r}: expected a share strictly between 0 and 1")
+        for name in ("height_m", "size_m"):
+            value = getattr(self, name)
+            if not 0.0 < value < math.inf:
+                raise InvalidParameter(f"Clutter.{name}={value!r}: expected > 0 and finite")
 
 
 CLUTTER = {
@@ -169,6 +187,7 @@ CLUTTER = {
     "inf_sh": Clutter(0.2, 2.0, 10.0),
     "inf_dh": Clutter(0.6, 6.0, 2.0),
 }
+"""Default clutter per scenario, the values of TR 38.901's calibration (Table 7.8-7)."""
 
 
 def los_probability(
@@ -183,7 +202,7 @@ def los_probability(
     """Probability of line of sight (TR 38.901 Table 7.4.2-1).
 
     UMi: 1 up to 18 m, then 18/d + exp(-d/36)(1 - 18/d). InF: exp(-d/k) with k = -size/ln(1 - density), for the high
-    base stations (`inf_sh`, `inf_dh`) times (hB - hU)/(clutter height - hU).
+    base stations (`inf_sh`, `inf_dh`) times (hB - hU)/(clutter height - hU), which needs users below the clutter.
 
     Args:
         distance_m: ground distance in metres, any shape.
@@ -324,7 +343,7 @@ def validate_link(
     Raises:
         UnknownName: unknown model.
         InvalidParameter: a distance that is negative, zero, not finite or outside the model's range (the first one is
-            named with its index); a carrier outside the range.
+            named with its index); a carrier outside the range; heights the model cannot take.
     """
     constants = path_loss_model(model)
     carrier = np.atleast_1d(np.asarray(frequency_mhz, dtype=np.float64))
@@ -335,12 +354,16 @@ def validate_link(
             f"carrier {carrier[bad][0]:.10g} MHz: model {model!r} covers "
             + (f"{low:g} to {high:g} MHz" if math.isfinite(high) else "finite carriers > 0")
         )
+    height_bs = constants.bs_height_m if bs_height_m is None else bs_height_m
+    height_user = constants.user_height_m if user_height_m is None else user_height_m
+    if model.startswith("umi") and not (height_bs is not None and height_bs > 1.0 and height_user > 1.0):
+        raise InvalidParameter(
+            f"heights {height_bs!r} m (base station) and {height_user!r} m (user): model {model!r} needs both above 1 m"
+        )
     ground = np.atleast_1d(np.asarray(distance_m, dtype=np.float64))
     bad = ~(np.isfinite(ground) & (ground >= 0.0))
     reach = ground
-    if model.startswith("inf_") and constants.bs_height_m is not None:  # its range is stated for the 3-D distance
-        height_bs = constants.bs_height_m if bs_height_m is None else bs_height_m
-        height_user = constants.user_height_m if user_height_m is None else user_height_m
+    if model.startswith("inf_") and height_bs is not None:  # its range is stated for the 3-D distance
         reach = np.hypot(ground, height_bs - height_user)
     low, high = constants.distance_m
     bad |= (reach <= 0.0) | (reach < low) | (reach > high)

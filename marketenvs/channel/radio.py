@@ -19,7 +19,9 @@ from marketenvs.channel.link import (
     spectral_efficiency,
 )
 from marketenvs.channel.propagation import (
+    CLUTTER,
     PATH_LOSS_MODELS,
+    Clutter,
     PathLossModel,
     distance_m,
     drop_disc,
@@ -67,6 +69,7 @@ class RadioConfig:
         frequency_mhz: carrier.
         scenario: key of `SCENARIOS`.
         los: "nlos", "los" or "prob" (drawn per user from `los_probability`); only for scenarios with both laws.
+        clutter: factory clutter for `los="prob"` in the "inf_*" scenarios; None takes `CLUTTER[scenario]`.
         bs_height_m: base-station height; None takes the scenario's.
         user_height_m: user height; None takes the scenario's.
         shadowing_std_db: shadowing deviation; None takes the path-loss model's own, per line-of-sight state.
@@ -95,6 +98,7 @@ class RadioConfig:
     frequency_mhz: float = 2000.0
     scenario: str = "fspl"
     los: str = "nlos"
+    clutter: Clutter | None = None
     bs_height_m: float | None = None
     user_height_m: float | None = None
     shadowing_std_db: float | None = 8.0
@@ -125,7 +129,7 @@ class RadioConfig:
             raise InvalidParameter(f"RadioConfig.n_prb={self.n_prb!r}: expected a whole number >= 1")
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in _CHOICES or (value is None and "None" in str(field.type)):
+            if field.name in (*_CHOICES, "clutter") or (value is None and "None" in str(field.type)):
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
                 raise InvalidParameter(f"RadioConfig.{field.name}={value!r}: expected a finite number")
@@ -155,6 +159,7 @@ class RadioConfig:
                 f"RadioConfig.los={self.los!r}: scenario {self.scenario!r} has one law only, keep 'nlos' "
                 f"(line of sight matters in {', '.join(both)})"
             )
+        self._validate_clutter()
         for model in dict.fromkeys(self._models()):
             validate_link(
                 [self.min_distance_m, self.farthest_m],
@@ -163,6 +168,20 @@ class RadioConfig:
                 bs_height_m=self._bs_height_m,
                 user_height_m=self._user_height_m,
             )
+
+    def _validate_clutter(self) -> None:
+        if self.clutter is not None and (self.scenario not in CLUTTER or self.los != "prob"):
+            raise InvalidParameter(
+                f"RadioConfig.clutter={self.clutter!r} has no effect: it needs los='prob' and a scenario of "
+                f"{', '.join(CLUTTER)}"
+            )
+        if self.scenario in ("inf_sh", "inf_dh") and self.los == "prob":
+            top = (self.clutter or CLUTTER[self.scenario]).height_m
+            if not self._user_height_m < top < (self._bs_height_m or math.inf):
+                raise InvalidParameter(
+                    f"RadioConfig.clutter of height {top:g} m: scenario {self.scenario!r} needs it between the users' "
+                    f"{self._user_height_m:g} m and the base station's {self._bs_height_m:g} m"
+                )
 
     def _models(self) -> tuple[str, str]:
         los_model, nlos_model = SCENARIOS[self.scenario]
@@ -240,7 +259,7 @@ class RadioConfig:
         loss = path_loss_db(d, self.frequency_mhz, nlos_model, **heights)
         std: Array = self._shadowing_std(nlos_model)
         if self.los == "prob":
-            heard = u < los_probability(d, self.scenario, **heights)
+            heard = u < los_probability(d, self.scenario, clutter=self.clutter, **heights)
             loss = xp.where(heard, path_loss_db(d, self.frequency_mhz, los_model, **heights), loss)
             one = xp.ones_like(loss)
             std = xp.where(heard, one * self._shadowing_std(los_model), one * std)

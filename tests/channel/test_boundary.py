@@ -1,7 +1,10 @@
 """Bad input is refused where it enters: configurations, links, names and trace files."""
 
 import dataclasses
+import doctest
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -46,11 +49,24 @@ def test_presets_are_valid_frozen_and_hashable(name):
         ({"scenario": "umi", "frequency_mhz": 100.0}, "carrier 100 MHz.*'umi_nlos' covers 500 to 100000 MHz"),
         ({"scenario": "umi", "min_distance_m": 1.0}, "distance 1 m.*covers 10 to 5000 m"),
         ({"scenario": "inf_dl", "cell_size_m": 900.0}, "distance 636.396.*covers 1 to 600 m"),
+        ({"scenario": "umi", "user_height_m": 0.8}, "0.8 m .user.: model 'umi_nlos' needs both above 1 m"),
+        ({"clutter": channel.CLUTTER["inf_sl"]}, "clutter=.*has no effect"),
+        ({"scenario": "inf_sh", "los": "prob", "user_height_m": 2.5}, "height 2 m.*between the users' 2.5 m"),
+        (
+            {"scenario": "inf_dh", "los": "prob", "clutter": channel.Clutter(0.5, 9.0, 2.0)},
+            "height 9 m.*the base station's 8 m",
+        ),
     ],
 )
 def test_infeasible_radio(changes, culprit):
     with pytest.raises(InvalidParameter, match=culprit):
         channel.radio_preset("iiot", **changes)
+
+
+@pytest.mark.parametrize("values", [(0.0, 2.0, 10.0), (1.0, 2.0, 10.0), (0.2, -1.0, 10.0), (0.2, 2.0, math.inf)])
+def test_infeasible_clutter(values):
+    with pytest.raises(InvalidParameter, match=r"Clutter\."):
+        channel.Clutter(*values)
 
 
 def test_unknown_names_are_answered_with_the_nearest():
@@ -83,6 +99,19 @@ def test_valid_links_pass():
         channel.validate_link(100.0, -1.0)
     with pytest.raises(InvalidParameter, match="covers 500"):
         channel.validate_link(100.0, 1.2e5, "inf_los")
+
+
+def test_documented_example():
+    result = doctest.testmod(channel)
+    assert result.attempted >= 4
+    assert result.failed == 0
+
+
+def test_import_is_light():
+    code = "import sys, marketenvs.channel; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "marketenvs.channel" in loaded
+    assert not {"torch", "jax", "pandas", "matplotlib", "scipy.stats", "numba"} & set(loaded)
 
 
 def test_drawn_line_of_sight_needs_its_draw():
