@@ -32,7 +32,7 @@ from . import params as _params
 from .arrays import Array, Backend, Noise, to_numpy
 from .codecs import Codec
 from .errors import InvalidAction, InvalidParameter, NotOffered, UnknownName, nearest
-from .strategy import BestResponse, ByStage, Equilibrium, NashConv, SocialOptimum, Strategy, as_strategy
+from .strategy import BestResponse, ByStage, Equilibrium, NashConv, Pure, SocialOptimum, Strategy
 
 _THETA, _HISTORY, _ROUND = 11, 12, 13  # streams of the keyed generator
 
@@ -411,7 +411,13 @@ class Market:
 
     def resolve(self, state: State, profile: Mapping[str, Any]) -> dict[str, Strategy]:
         """A profile by stage name, arrays as ``Pure``; unknown or missing stages raise ``UnknownName``/``InvalidAction``."""
-        named = {self.stage(k).name: as_strategy(v) for k, v in profile.items()}
+        named: dict[str, Strategy] = {}
+        for key, value in profile.items():
+            stage = self.stage(key).name
+            if isinstance(value, Pure) or not isinstance(value, Strategy):
+                decisions = value.decisions if isinstance(value, Pure) else value
+                value = Pure(self.backend.numpy(self.check_decisions(state, stage, decisions)))
+            named[stage] = value
         missing = [s.name for s in self.stages if s.name not in named]
         if missing:
             raise InvalidAction(f"the profile lacks stage(s) {', '.join(missing)} of {self.id}")

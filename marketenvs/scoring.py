@@ -173,6 +173,7 @@ def _strategy(market: Market, stage: Stage, policy: Any, state: State, draws: in
 def _add_regrets(task: Task, market: Market, state: State, policies: Mapping[str, Any], total: _Judged) -> None:
     plan = task.definition.plan
     on_path: dict[str, Strategy] = {}
+    drawn: dict[str, Strategy] = {}
     here = state
     rng = np.random.default_rng(plan.seed)
     for stage in market.stages:
@@ -180,8 +181,11 @@ def _add_regrets(task: Task, market: Market, state: State, policies: Mapping[str
         shape = (market.batch(state), market.roles[stage.role], stage.codec.width)
         decisions = np.broadcast_to(strategy.draw(rng.uniform(size=shape[:2])), shape)
         here = market.commit(here, stage.name, market.check_decisions(here, stage.name, decisions))
+        drawn[stage.name] = Pure(decisions)
+    names = [s.name for s in market.stages]
     for k, stage in enumerate(market.stages):
-        best = market.best_response(state, stage.name, on_path)
+        # What came before is one draw of what was played (an unbiased estimate); what comes after re-answers.
+        best = market.best_response(state, stage.name, {**on_path, **{e: drawn[e] for e in names[:k]}})
         total.lower += float(best.gains.sum(axis=1).mean())
         total.upper += float(best.upper.sum(axis=1).mean())
         total.kind = max(total.kind, best.kind, key=_STRENGTH.__getitem__)
@@ -194,7 +198,7 @@ def _add_regrets(task: Task, market: Market, state: State, policies: Mapping[str
             prefix = {name: values[p] for name, values in frozen.items()}
             there = market.committed(state, prefix)
             strategy = _strategy(market, stage, policies[stage.role], there, plan.draws)
-            profile = {**on_path, **{name: Pure(v) for name, v in prefix.items()}, stage.name: strategy}
+            profile = {**drawn, **{name: Pure(v) for name, v in prefix.items()}, stage.name: strategy}
             best = market.best_response(state, stage.name, profile)
             total.kind = max(total.kind, best.kind, key=_STRENGTH.__getitem__)
             total.regret[stage.role] += float(best.gains.mean()) / count

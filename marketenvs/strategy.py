@@ -98,11 +98,6 @@ class Reply(Strategy):
         raise InvalidAction("a Reply is a map; resolve it with answer(state) at a state in which the earlier stages are committed")
 
 
-def as_strategy(value: Any) -> Strategy:
-    """Strategies as they are; arrays and numbers as :class:`Pure`."""
-    return value if isinstance(value, Strategy) else Pure(value)
-
-
 class ByStage(Mapping[str, Any]):
     """A read-only mapping keyed by stage name that also answers to a role's name where that role has one stage."""
 

@@ -24,7 +24,7 @@ DRAWS = 256
 _PRICE_ATOMS = 64
 
 
-def _price_atoms(market: AIBazaar, state: State, strategy: Strategy) -> tuple[FloatArray, FloatArray]:
+def price_atoms(market: AIBazaar, state: State, strategy: Strategy) -> tuple[FloatArray, FloatArray]:
     """Prices (S, B) and probabilities (S, B) of the provider's strategy (quantiles, if it is a continuous sampler)."""
     batch = market.batch(state)
     if isinstance(strategy, Samples):
@@ -44,7 +44,7 @@ def mixed_reply(market: AIBazaar, state: State, stage: str, profile: Mapping[str
         from . import solve_grid
 
         return solve_grid.mixed_reply(market, state, stage, profile)
-    prices, weights = _price_atoms(market, state, profile["pricing"])
+    prices, weights = price_atoms(market, state, profile["pricing"])
     game = solve.rows_for(solve.game_of(market, state), market.batch(state))
     if stage == "pricing":
         played = (leader.leader_value(game, prices.T) * weights.T).sum(axis=1)
@@ -69,6 +69,8 @@ def _draws(market: AIBazaar, state: State, price: FloatArray, strategy: Strategy
     batch, n = market.batch(state), market.params.n_consumers
     if isinstance(strategy, Pure):
         return np.broadcast_to(strategy.decisions[:, :, 0], (1, batch, n))
+    if isinstance(strategy, Samples) and strategy.weights is not None and len(strategy.values) >= DRAWS // 2 and np.ptp(strategy.weights) == 0:
+        return np.broadcast_to(strategy.values[..., 0], (len(strategy.values), batch, n))  # its rows are joint draws already
     return np.stack([np.broadcast_to(strategy.draw(rng.uniform(size=(batch, n))), (batch, n, 1))[:, :, 0] for _ in range(DRAWS)])
 
 
@@ -108,7 +110,7 @@ def mixed_payoff(market: AIBazaar, state: State, profile: Mapping[str, Strategy]
         from . import solve_grid
 
         return solve_grid.mixed_payoff(market, state, profile)
-    prices, weights = _price_atoms(market, state, profile["pricing"])
+    prices, weights = price_atoms(market, state, profile["pricing"])
     game = solve.rows_for(solve.game_of(market, state), market.batch(state))
     provider = np.zeros((market.batch(state), 1))
     consumer = np.zeros((market.batch(state), market.params.n_consumers))

@@ -1,0 +1,277 @@
+"""Training and scoring runs: which are wanted, which are done, and doing the rest in parallel without ever losing a finished one.
+
+One run is (task, algorithm, seed). Its result is one JSON file, written atomically under ``<results>/<suite>/<task>/<algorithm>/``. A file is
+kept if it is whole and belongs to the same task content, algorithm and budget; otherwise it is named and done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import platform
+import queue
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from marketenvs.errors import MarketEnvsError
+from marketenvs.task import Task, load_task, write_json
+
+RESULT_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and scoring run."""
+
+    suite: str
+    task: str
+    task_path: str
+    task_hash: str
+    algorithm: str
+    seed: int
+    budget: int
+
+    def path(self, folder: Path) -> Path:
+        """Where its result belongs."""
+        return folder / self.suite / self.task / _safe(self.algorithm) / f"seed-{self.seed}.json"
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Runs that one worker does in one go: all seeds where the algorithm trains them together, else one seed."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        """Short name for progress."""
+        first = self.runs[0]
+        return f"{first.task} / {first.algorithm}" + ("" if len(self.runs) > 1 else f" / seed {first.seed}")
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """The results folder, made if needed.
+
+    Raises:
+        MarketEnvsError: It cannot be written; nothing was computed yet.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise MarketEnvsError(f"the results folder {path} cannot be written: {error.strerror or error}. Choose another with --results") from None
+    return path
+
+
+def read_result(path: Path, run: Run | None = None) -> dict[str, Any] | None:
+    """A finished result; None if there is none, or it belongs to another task content, algorithm or budget.
+
+    Raises:
+        MarketEnvsError: The file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text())
+        key = data["run"]
+        data["evaluation"]["score"], data["format"]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        raise MarketEnvsError(f"{path} is damaged (not a whole result file)") from None
+    if data["format"] != RESULT_FORMAT:
+        return None
+    if run is not None and any(key.get(k) != getattr(run, k) for k in ("task_hash", "algorithm", "seed", "budget")):
+        return None
+    return data
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Versions, machine and commit: what a result needs to be believed later."""
+    versions = {}
+    for name in ("marketenvs", "numpy", "scipy", "torch", "stable-baselines3", "ray", "gymnasium", "pettingzoo"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    commit = None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        here = Path(__file__).resolve().parent
+        out = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10)
+        commit = out.stdout.strip() or None
+    return {"versions": versions, "python": platform.python_version(), "machine": platform.platform(), "commit": commit}
+
+
+def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
+    """Train and score the runs of a job, writing each result; runs in a worker process.
+
+    Returns:
+        The files written.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a finished result is always whole
+    import marketenvs
+    from marketenvs_baselines import resolve
+
+    first = job.runs[0]
+    task = load_task(first.task_path)
+    algorithm = resolve(first.algorithm)
+    curve: list[list[float]] = [[] for _ in job.runs]
+    begun = time.perf_counter()
+
+    def report(rounds: int, policies: Callable[[], Any] | None = None, metrics: Any = None) -> None:
+        if progress is not None:
+            progress.put((job.label, rounds / max(first.budget, 1)))
+
+    policies = algorithm.run(task, [r.seed for r in job.runs], first.budget, report)
+    seconds = (time.perf_counter() - begun) / len(job.runs)
+    written = []
+    for run, trained, points in zip(job.runs, policies, curve, strict=True):
+        found = marketenvs.evaluate(task, trained, seed=run.seed)
+        path = run.path(Path(folder))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": RESULT_FORMAT,
+            "run": {k: getattr(run, k) for k in ("suite", "task", "task_hash", "algorithm", "seed", "budget")},
+            "algorithm": {"title": algorithm.title, "access": algorithm.access, "stochastic": algorithm.stochastic},
+            "rounds": run.budget,
+            "training_seconds": seconds,
+            "curve": points,
+            "evaluation": found.to_json(),
+            "provenance": provenance(),
+        }
+        write_json(path, content)
+        written.append(str(path))
+    if progress is not None:
+        progress.put((job.label, 1.0))
+    return written
+
+
+@dataclass
+class Report:
+    """What :func:`run_all` did."""
+
+    done: int = 0
+    reused: int = 0
+    failed: dict[str, str] | None = None
+    damaged: list[str] | None = None
+    interrupted: bool = False
+
+
+def plan_runs(runs: Sequence[Run], folder: Path) -> tuple[list[Run], int, list[str]]:
+    """The runs that are still to do, how many are done, and the damaged files that will be redone."""
+    todo, reused, damaged = [], 0, []
+    for run in runs:
+        try:
+            done = read_result(run.path(folder), run) is not None
+        except MarketEnvsError as error:
+            damaged.append(str(error))
+            done = False
+        if done:
+            reused += 1
+        else:
+            todo.append(run)
+    return todo, reused, damaged
+
+
+def make_jobs(runs: Sequence[Run]) -> list[Job]:
+    """Jobs of the runs; algorithms that train many seeds at once get them together."""
+    from marketenvs_baselines import resolve
+
+    together: dict[tuple[str, str], list[Run]] = {}
+    jobs = []
+    for run in runs:
+        if resolve(run.algorithm).train_many is not None:
+            together.setdefault((run.task, run.algorithm), []).append(run)
+        else:
+            jobs.append(Job((run,)))
+    jobs += [Job(tuple(group)) for group in together.values()]
+    # Long jobs first, so that the last worker does not finish alone.
+    return sorted(jobs, key=lambda j: -j.runs[0].budget * (10 if len(j.runs) == 1 else 1))
+
+
+def run_all(
+    runs: Sequence[Run], folder: Path, workers: int, on_progress: Callable[[str, float], None] | None = None
+) -> Report:
+    """Do what is missing, in parallel; Ctrl-C keeps every finished run."""
+    todo, reused, damaged = plan_runs(runs, folder)
+    report = Report(reused=reused, failed={}, damaged=damaged)
+    jobs = make_jobs(todo)
+    if not jobs:
+        return report
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, _single_threaded():
+        channel = manager.Queue()
+        pool = ProcessPoolExecutor(max_workers=min(workers, len(jobs)), mp_context=context)
+        pending: dict[Future, Job] = {pool.submit(do_job, job, str(folder), channel): job for job in jobs}
+        try:
+            while pending:
+                finished, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                for label, part in _drain(channel):
+                    if on_progress:
+                        on_progress(label, part)
+                for future in finished:
+                    job = pending.pop(future)
+                    error = future.exception()
+                    if error is not None:
+                        assert report.failed is not None
+                        report.failed[job.label] = f"{type(error).__name__}: {error}"
+                    else:
+                        report.done += len(job.runs)
+                    if on_progress:
+                        on_progress(job.label, 1.0)
+        except KeyboardInterrupt:
+            report.interrupted = True
+            for future in pending:
+                future.cancel()
+            processes = list(getattr(pool, "_processes", {}).values())
+            for process in processes:
+                process.terminate()
+        finally:
+            pool.shutdown(wait=not report.interrupted, cancel_futures=True)
+    return report
+
+
+@contextlib.contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Worker processes inherit one thread each: several workers with several threads fight over the cores."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: "1" for name in names})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _drain(channel: Any) -> Iterator[tuple[str, float]]:
+    while True:
+        try:
+            yield channel.get_nowait()
+        except (queue.Empty, EOFError, BrokenPipeError, ConnectionError):
+            return
+
+
+def load_suite(name: str) -> dict[str, tuple[Path, Task]]:
+    """Task name -> (file, task) of a shipped suite, in the suite's order."""
+    from marketenvs.task import suite_folder
+
+    paths = sorted(suite_folder(name).glob("*.json"))
+    return {p.stem: (p, load_task(p)) for p in paths}
