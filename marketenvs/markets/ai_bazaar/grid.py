@@ -56,7 +56,7 @@ class GridLeader(NamedTuple):
     """The provider's choice from a price grid in B markets, over P prices."""
 
     price: FloatArray  # (B,) the lowest best price
-    index: IntArray  # (B,) its position on the grid
+    position: IntArray  # (B,) where it stands on the grid
     value: FloatArray  # (B,) U_cpp
     values: FloatArray  # (B, P) U_cpp at every price; of several equilibria the one of largest demand
     lowest_values: FloatArray  # (B, P) the lowest value over the equilibria
@@ -315,12 +315,12 @@ def grid_leader(game: Game, prices: FloatArray | int, amounts: FloatArray | int)
     demand, least = answer.purchases.sum(axis=1).reshape(prices.shape), answer.least.reshape(prices.shape)
     values, lowest = margin * demand, np.minimum(margin * demand, margin * least)
     best = values.max(axis=1, keepdims=True)
-    index = np.argmax(values >= best - TOLERANCE * np.abs(best), axis=1)
+    position = np.argmax(values >= best - TOLERANCE * np.abs(best), axis=1)
     rows = np.arange(game.markets)
     return GridLeader(
-        price=prices[rows, index],
-        index=index,
-        value=values[rows, index],
+        price=prices[rows, position],
+        position=position,
+        value=values[rows, position],
         values=values,
         lowest_values=lowest,
         purchases=answer.purchases.reshape(game.markets, count, game.consumers),
