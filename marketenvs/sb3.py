@@ -1,0 +1,5 @@
+"""Stable-Baselines3: ``from marketenvs.sb3 import MarketVecEnv``."""
+
+from .shells.sb3 import MarketVecEnv
+
+__all__ = ["MarketVecEnv"]
