@@ -287,18 +287,17 @@ def damped_best_response(
         game: B markets.
         price: (B,) prices.
         damping: step in (0, 1]. Undamped (1.0) iteration diverges for five or more like consumers.
-        tolerance: stop when no purchase moves by more than this, relative to F_max.
+        tolerance: stop when no purchase moves by more than this, relative to the market's largest.
         limit: most iterations.
 
     Returns:
         (B, n) purchases.
     """
     bought = (game.purchase_low + game.purchase_high) / 2
-    scale = np.maximum(game.purchase_high, np.finfo(float).tiny)
     for _ in range(limit):
         step = damping * (best_response(game, price, bought) - bought)
         bought = bought + step
-        if (np.abs(step) <= tolerance * scale).all():
+        if (np.abs(step) <= tolerance * bought.max(axis=1, keepdims=True)).all():
             break
     return bought
 

@@ -145,6 +145,7 @@ def pure_equilibria(game: Game, price: float, amounts: FloatArray | int) -> tupl
     complete = _search_stretches(game, price, levels, efforts, members, low, high, found)
     profiles = np.array(list(found.values())).reshape(len(found), game.consumers)
     if len(profiles):
+        profiles = np.unique(profiles, axis=0)  # levels may coincide
         batch = game.at(np.zeros(len(profiles), dtype=np.int64))
         worst = grid_regrets(batch, np.full(len(profiles), price), profiles, amounts)
         scale = np.maximum(1.0, np.abs(consumer_payoff(batch, np.full(len(profiles), price), profiles)))

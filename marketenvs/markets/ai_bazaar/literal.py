@@ -54,7 +54,7 @@ def paper_closed_form(game: Game, price: FloatArray) -> ClosedForm:
 
 
 def paper_best_response(game: Game, price: FloatArray, purchases: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Equations (12) and (13), (B, n) each: the unclipped and the clipped "purchase strategy"; NaN without a root in (12).
+    """Equations (12) and (13), (B, n) each: unclipped and clipped "purchase strategy"; NaN without a root in (12).
 
     With ``u_i p < (1 - beta_i) C_b``, as everywhere in Table 1, the square root in (12) is imaginary.
     """
