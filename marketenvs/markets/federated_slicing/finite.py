@@ -50,8 +50,10 @@ def _deviation_payoffs(g: SliceGame, choices: Floats, requests: Floats, m: int, 
     return stage_rules.reward(grants / own(g.need), own(g.load_share), terms, g.utilisation, np)
 
 
-def regrets(g: SliceGame, choices: ArrayLike, requests: ArrayLike, quantum: int | None = None) -> Floats:
-    """What each slice can gain by another entry of its list, ``(..., M)``, exact.
+def best_replies(
+    g: SliceGame, choices: ArrayLike, requests: ArrayLike, quantum: int | None = None
+) -> tuple[Floats, Floats]:
+    """Best entry of every slice's list against the others, and what it gains, both ``(..., M)``, by enumeration.
 
     Args:
         g: the game.
@@ -61,11 +63,20 @@ def regrets(g: SliceGame, choices: ArrayLike, requests: ArrayLike, quantum: int 
     """
     b = np.asarray(requests, float)
     lists = np.broadcast_to(choices, (*b.shape, np.shape(choices)[-1]))
-    capacity = np.asarray(g.capacity)
-    grants = stage_rules.allocate(b, capacity, g.rule, np, quantum)
-    now = oracle.payoff_of_grant(g, grants)
-    best = np.stack([np.max(_deviation_payoffs(g, lists, b, m, quantum), axis=-1) for m in range(b.shape[-1])], axis=-1)
-    return np.maximum(best - now, 0.0)
+    now = oracle.payoff_of_grant(g, stage_rules.allocate(b, np.asarray(g.capacity), g.rule, np, quantum))
+    answers, gains = b.copy(), np.zeros_like(b)
+    for m in range(b.shape[-1]):
+        values = _deviation_payoffs(g, lists, b, m, quantum)
+        top = np.argmax(values, axis=-1)[..., None]
+        gain = np.take_along_axis(values, top, -1)[..., 0] - now[..., m]
+        gains[..., m] = np.maximum(gain, 0.0)
+        answers[..., m] = np.where(gain > 0, np.take_along_axis(lists[..., m, :], top, -1)[..., 0], b[..., m])
+    return answers, gains
+
+
+def regrets(g: SliceGame, choices: ArrayLike, requests: ArrayLike, quantum: int | None = None) -> Floats:
+    """What each slice can gain by another entry of its list, ``(..., M)``, exact; see `best_replies`."""
+    return best_replies(g, choices, requests, quantum)[1]
 
 
 def equilibrium(

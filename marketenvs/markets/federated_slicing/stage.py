@@ -255,3 +255,29 @@ def device_rates(
     scale = xp.where(delay, xp.where(stable, xp.ones_like(ratio), starved), ratio)
     rates = load * xp.expand_dims(scale, axis=-1) + xp.expand_dims(spare, axis=-1)
     return rates, rates / efficiency
+
+
+def equal_split_utility(
+    grants: Array, load: Array, efficiency: Array, sla: SlaTerms, steepness: Array, xp: Any
+) -> tuple[Array, Array]:
+    """Mean satisfaction and share of satisfied devices when every device gets w / N blocks (``intra="equal"``).
+
+    Args:
+        grants: w, RB, ``(..., M)``.
+        load: d, Mbit/s, ``(..., M, N)``.
+        efficiency: e, Mbit/s per RB, ``(..., M, N)``.
+        sla: the slices' terms.
+        steepness: k, ``(..., M)``.
+        xp: array namespace.
+    """
+    rates = xp.expand_dims(grants / load.shape[-1], axis=-1) * efficiency
+    delay = xp.broadcast_to(xp.expand_dims(xp.asarray(sla.is_delay), axis=-1), rates.shape)
+    headroom = xp.expand_dims(sla.headroom, axis=-1) + 0.0 * rates
+    margin = (rates - load) / xp.where(delay, headroom, xp.ones_like(rates))
+    stable = margin > 0.0
+    slack = 1.0 - 1.0 / xp.where(stable, margin, xp.ones_like(margin))
+    excess = rates / xp.where(load > 0.0, load, xp.ones_like(load)) - 1.0
+    value = sigmoid(xp.expand_dims(steepness, axis=-1) * xp.where(delay, slack, excess), xp)
+    value = xp.where(delay & ~stable, 0.0 * value, value)
+    met = xp.where(delay, margin >= 1.0, excess >= 0.0)
+    return xp.mean(value, axis=-1), xp.mean(xp.astype(met, value.dtype), axis=-1)
