@@ -90,6 +90,7 @@ class Task:
         prefixes: Stage -> {earlier stage -> (P, M, n, k)}: where later stages are judged.
         floors: Policy name -> score of trivial policies (best constant, myopic).
         optimum: Mean welfare at the social optimum (None if the market has no such oracle).
+        panel: Role -> member of the role track's panel -> payoffs of (uniform, reference) play.
         hash: SHA-256 of the content.
     """
 
@@ -102,6 +103,7 @@ class Task:
     prefixes: Mapping[str, Mapping[str, np.ndarray]]
     floors: Mapping[str, float]
     optimum: float | None
+    panel: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     hash: str = ""
 
     @property
@@ -146,6 +148,7 @@ class Task:
             "prefixes": {k: {s: a.tolist() for s, a in v.items()} for k, v in self.prefixes.items()},
             "floors": dict(self.floors),
             "optimum": self.optimum,
+            "panel": {r: {m: list(v) for m, v in t.items()} for r, t in self.panel.items()},
         }
         return content
 
@@ -169,7 +172,7 @@ class Task:
         d = dict(content["definition"])
         definition = Definition(**{**d, "params": decode(d["params"]), "plan": Plan(**d["plan"])})
         prefixes = {k: {s: np.asarray(a, dtype=np.float64) for s, a in v.items()} for k, v in content["prefixes"].items()}
-        rest = {k: content[k] for k in ("rejected", "scale", "anchors", "epsilon", "floors", "optimum")}
+        rest = {k: content[k] for k in ("rejected", "scale", "anchors", "epsilon", "floors", "optimum", "panel")}
         return cls(definition, tuple(content["instances"]), prefixes=prefixes, hash=data["hash"], **rest)
 
 

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from marketenvs.errors import MarketEnvsError
+from marketenvs.errors import MarketEnvsError, UnknownName, nearest
 from marketenvs.task import Task, load_task, write_json
 
 RESULT_FORMAT = 1
@@ -48,6 +48,28 @@ class Run:
 
 def _safe(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def resolve_any(name: str) -> Any:
+    """The algorithm of that name, ``module:train``, or ``policy:role=module:Class`` (its other roles play the equilibrium)."""
+    from marketenvs_baselines import Algorithm, resolve, resolve_policy
+
+    if not name.startswith("policy:"):
+        return resolve(name)
+    role, _, where = name.removeprefix("policy:").partition("=")
+
+    def train(task: Any, seed: int, budget: int, report: Any = None) -> dict[str, Any]:
+        from marketenvs.policy import EquilibriumPolicy
+
+        roles = task.make_market().roles
+        if role not in roles:
+            raise UnknownName(f"--policy {role}={where}: the market has no role {role!r}; {nearest(role, roles)}")
+        return {r: resolve_policy(where, role) if r == role else EquilibriumPolicy() for r in roles}
+
+    def can_play(market: Any) -> str | None:
+        return None if role in market.roles else f"{market.id} has no role {role!r}"
+
+    return Algorithm(name, train=train, title=f"{where} as {role}", quick_budget=0, can_play=can_play)
 
 
 @dataclass(frozen=True)
@@ -124,11 +146,11 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a finished result is always whole
     import marketenvs
-    from marketenvs_baselines import resolve
+    from marketenvs.scoring import evaluate_role
 
     first = job.runs[0]
     task = load_task(first.task_path)
-    algorithm = resolve(first.algorithm)
+    algorithm = resolve_any(first.algorithm)
     curve: list[list[float]] = [[] for _ in job.runs]
     begun = time.perf_counter()
 
@@ -141,6 +163,7 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
     written = []
     for run, trained, points in zip(job.runs, policies, curve, strict=True):
         found = marketenvs.evaluate(task, trained, seed=run.seed)
+        roles = {role: evaluate_role(task, role, policy, seed=run.seed) for role, policy in trained.items()}
         path = run.path(Path(folder))
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {
@@ -151,6 +174,7 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
             "training_seconds": seconds,
             "curve": points,
             "evaluation": found.to_json(),
+            "roles": roles,
             "provenance": provenance(),
         }
         write_json(path, content)
@@ -189,12 +213,10 @@ def plan_runs(runs: Sequence[Run], folder: Path) -> tuple[list[Run], int, list[s
 
 def make_jobs(runs: Sequence[Run]) -> list[Job]:
     """Jobs of the runs; algorithms that train many seeds at once get them together."""
-    from marketenvs_baselines import resolve
-
     together: dict[tuple[str, str], list[Run]] = {}
     jobs = []
     for run in runs:
-        if resolve(run.algorithm).train_many is not None:
+        if resolve_any(run.algorithm).train_many is not None:
             together.setdefault((run.task, run.algorithm), []).append(run)
         else:
             jobs.append(Job((run,)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...solution.gains import certified, payoff_scale
 from ...strategy import BestResponse, Equilibrium, Pure, Reply, SocialOptimum
-from . import followers, leader
+from . import followers, leader, welfare
 from .game import FloatArray, Game
 
 if TYPE_CHECKING:
@@ -165,21 +165,38 @@ def best_reply(market: AIBazaar, state: State, stage: str, decisions: Mapping[st
 
 
 def optimum(market: AIBazaar, state: State) -> SocialOptimum:
-    """Resource welfare's optimum (payments removed); the utility-weighted one is in ``extra``."""
-    from . import welfare
-
+    """Resource welfare's optimum (payments removed; the price does not matter); the utility-weighted one is in ``extra``."""
     batch, game = market.batch(state), game_of(market, state)
-    resource, utility = welfare.resource_optimum(game), welfare.utility_optimum(game)
-    decisions = {"purchase": _spread(resource.purchases[:, :, None], batch)}
+    resource, utility = welfare.social_optimum(game, "resource"), welfare.social_optimum(game, "utility")
+    exact = bool(resource.exact.all() and resource.attained.all())
     return SocialOptimum(
         value=_spread(resource.value, batch),
-        decisions=market.by_stage(decisions),
-        kind="exact",
-        method="edges of the box (at most one consumer strictly inside)",
-        extra={"utility_welfare": _spread(utility.value, batch), "utility_price": _spread(utility.price, batch)},
+        decisions=market.by_stage({"purchase": _spread(resource.purchases[:, :, None], batch)}),
+        kind="exact" if exact else "estimate",
+        method="at most one consumer strictly inside its box: enumeration of the box's edges (a search over S for many consumers)",
+        extra={
+            "utility_welfare": _spread(utility.value, batch),
+            "utility_price": _spread(utility.price, batch),
+            "utility_purchases": _spread(utility.purchases, batch),
+        },
     )
 
 
 def analysis(market: AIBazaar, state: State) -> dict[str, Any]:
-    """Extras: leader's local structure, maximin profile, Figure 8a's optima."""
-    return {}
+    """Extras of the market, each for all B markets.
+
+    Returns:
+        ``leader_ties`` (B, T) all optimal prices; ``leader_upper`` (B,) a proven upper bound of the provider's best value (branch and
+        bound, independent of the path-following); ``provider_optimum`` and ``consumers_optimum`` (the two one-sided optima of Fig. 8a);
+        ``maximin`` (price, purchases, provider's payoff): the fixed point of MiniMax-Q; ``game``: the numbers the solvers work on.
+    """
+    game = game_of(market, state)
+    solution = leader_optimum(market, state)
+    return {
+        "leader_ties": solution.ties,
+        "leader_upper": leader.certify_leader(game, solution.value),
+        "provider_optimum": welfare.provider_optimum(game),
+        "consumers_optimum": welfare.consumers_optimum(game),
+        "maximin": welfare.maximin_profile(game),
+        "game": game,
+    }

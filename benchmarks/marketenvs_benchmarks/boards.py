@@ -1,0 +1,110 @@
+"""``marketenvs leaderboard``: do what is missing with progress shown, print the tables, write the page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from marketenvs.task import write_json
+from marketenvs_baselines import ALGORITHMS
+
+from . import leaderboard, runs, tables
+
+
+def run(
+    console: Any,
+    *,
+    suite: str,
+    tasks: Sequence[str] | None,
+    algorithms: Sequence[str] | None,
+    learners: Sequence[str],
+    policies: Sequence[str],
+    seeds: int,
+    workers: int,
+    folder: Path,
+    full: bool,
+) -> int:
+    """Run a leaderboard; returns the exit status (0, or 1 if a run failed, or 130 after Ctrl-C)."""
+    begun = time.perf_counter()
+    names = [*(algorithms if algorithms else ALGORITHMS), *learners, *(f"policy:{p}" for p in policies)]
+    for name in names:
+        runs.resolve_any(name)  # a wrong name is an error before anything is done
+    wanted, left, loaded = leaderboard.wanted_runs(suite, names, seeds, tasks, full)
+    folder = runs.check_folder(folder)
+    todo, reused, damaged = runs.plan_runs(wanted, folder)
+    for text in damaged:
+        console.print(f"[yellow]redoing:[/] {text}", highlight=False, soft_wrap=True)
+    jobs = runs.make_jobs(todo)
+    console.print(f"{len(wanted)} runs wanted, {reused} reused, {len(todo)} to do in {len(jobs)} jobs on {workers} workers", highlight=False)
+    report = runs.Report(reused=reused, failed={})
+    if jobs:
+        report = _with_progress(console, wanted, folder, workers, jobs)
+    board = leaderboard.collect(suite, folder, wanted, left, loaded)
+    tables.print_board(board, console)
+    page = folder / suite / "leaderboard.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(tables.page(board, runs.provenance()))
+    write_json(folder / suite / "summary.json", _summary(board))
+    for label, error in (report.failed or {}).items():
+        console.print(f"[red]failed:[/] {label}: {error}", highlight=False, soft_wrap=True)
+    console.print(f"{report.done} runs done, {reused} reused, {time.perf_counter() - begun:.0f} s", highlight=False)
+    console.print(f"results: {folder / suite}", soft_wrap=True, highlight=False)
+    console.print(f"page:    {page.resolve().as_uri()}", soft_wrap=True, highlight=False)
+    if report.interrupted:
+        console.print("[yellow]interrupted: finished runs are kept; run the same command again to go on[/]")
+        return 130
+    return 1 if report.failed else 0
+
+
+def _with_progress(console: Any, wanted: Sequence[runs.Run], folder: Path, workers: int, jobs: Sequence[runs.Job]) -> runs.Report:
+    columns = (TextColumn("{task.description}", table_column=None), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=False) as progress:
+        whole = progress.add_task("all jobs", total=len(jobs))
+        bars: dict[str, Any] = {}
+        finished: set[str] = set()
+
+        def on_progress(label: str, part: float) -> None:
+            if label in finished:
+                return
+            if label not in bars:
+                bars[label] = progress.add_task(label, total=100)
+            progress.update(bars[label], completed=round(100 * part))
+            if part >= 1.0:
+                finished.add(label)
+                progress.remove_task(bars.pop(label))
+                progress.advance(whole)
+
+        return runs.run_all(wanted, folder, workers, on_progress)
+
+
+def _summary(board: leaderboard.Board) -> dict[str, Any]:
+    """The tables as data."""
+    return {
+        task: {
+            "hash": board.tasks[task].hash,
+            "floors": dict(board.tasks[task].floors),
+            "rows": [
+                {
+                    "algorithm": row.algorithm,
+                    "origin": row.origin,
+                    "runs": row.runs,
+                    "score": [row.score.value, row.score.low, row.score.high],
+                    "worst": row.worst,
+                    "regret": dict(row.regret),
+                    "nash_conv": list(row.nash_conv),
+                    "kind": row.kind,
+                    "welfare": row.welfare,
+                    "rounds": row.rounds,
+                    "seconds": row.seconds,
+                    "panel": {role: dict(v) for role, v in row.panel.items()},
+                }
+                for row in board.rows.get(task, [])
+            ],
+            "missing": board.missing.get(task, {}),
+        }
+        for task in board.tasks
+    }

@@ -1,0 +1,223 @@
+"""The leaderboard: which algorithms play which tasks, the tables, and the page.
+
+Results are the files of :mod:`.runs`; tables are made from whatever is finished. Algorithms that are too slow here, or whose library is not
+installed, are shown with the committed reference results, marked "reference, not rerun".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from marketenvs.errors import MarketEnvsError, UnknownName
+from marketenvs.task import Task, write_json
+from marketenvs_baselines import ALGORITHMS
+
+from . import runs, statistics
+from .runs import Run
+from .statistics import Interval
+
+SEEDS = 10
+REFERENCE = Path(__file__).parent / "reference"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One algorithm on one task.
+
+    Attributes:
+        algorithm: Name.
+        title: Name in tables.
+        access: "observation", "model" or "oracle".
+        origin: "run here" or "reference, not rerun".
+        runs: Number of runs (seeds).
+        score: IQM of the mean score over roles, with its interval.
+        worst: IQM of the least role's score.
+        digits: IQM of the digits.
+        regret: Role -> mean regret of an agent.
+        nash_conv: Mean [lower, upper] (upper None where only searched).
+        kind: Weakest certificate behind the numbers.
+        welfare: Mean welfare over the social optimum, or None.
+        rounds: Training rounds.
+        seconds: Mean training seconds of one run.
+        scores: The runs' scores.
+        role_scores: Role -> IQM of the role's score.
+    """
+
+    algorithm: str
+    title: str
+    access: str
+    origin: str
+    runs: int
+    score: Interval
+    worst: float
+    digits: float
+    regret: Mapping[str, float]
+    nash_conv: tuple[float, float | None]
+    kind: str
+    welfare: float | None
+    rounds: int
+    seconds: float
+    scores: Sequence[float]
+    role_scores: Mapping[str, float]
+    panel: Mapping[str, Mapping[str, float | None]]
+    """Role -> panel member -> mean score of the role track."""
+
+
+@dataclass
+class Board:
+    """All tables of one suite."""
+
+    suite: str
+    tasks: dict[str, Task]
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    missing: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Task -> algorithm -> why there is no result."""
+
+
+def wanted_runs(
+    suite: str, algorithms: Sequence[str] | None = None, seeds: int = SEEDS, tasks: Sequence[str] | None = None, full: bool = False
+) -> tuple[list[Run], dict[str, dict[str, str]], dict[str, Task]]:
+    """The runs of a suite: every algorithm on every task it can play.
+
+    Args:
+        suite: Suite name.
+        algorithms: Names or "module:train"; default: all registered ones.
+        seeds: Runs per algorithm and task.
+        tasks: Only these tasks.
+        full: Use the tasks' full budgets and run heavy algorithms too, instead of the quick budgets.
+
+    Returns:
+        The runs, why some pairs are left out, and the tasks by name.
+    """
+    loaded = runs.load_suite(suite)
+    if tasks:
+        for name in tasks:
+            if name not in loaded:
+                from marketenvs.errors import nearest
+
+                raise UnknownName(f"suite {suite!r} has no task {name!r}; {nearest(name, loaded)}")
+        loaded = {k: v for k, v in loaded.items() if k in tasks}
+    names = list(algorithms) if algorithms is not None else list(ALGORITHMS)
+    out: list[Run] = []
+    left: dict[str, dict[str, str]] = {}
+    for task_name, (path, task) in loaded.items():
+        market = task.make_market()
+        for name in names:
+            algorithm = runs.resolve_any(name)
+            reason = algorithm.why_not(market)
+            if reason is None and algorithm.heavy and not full:
+                reason = "too slow for this suite"
+            if reason is not None:
+                left.setdefault(task_name, {})[algorithm.name] = reason
+                continue
+            budget = min(task.budget, algorithm.quick_budget) if not full or not algorithm.quick_budget else task.budget
+            out += [Run(suite, task_name, str(path), task.hash, name, seed, budget) for seed in range(seeds)]
+    return out, left, {k: t for k, (_, t) in loaded.items()}
+
+
+def make_row(results: Sequence[Mapping[str, Any]], origin: str) -> Row:
+    """A table row from the results of an algorithm's runs on one task."""
+    evaluations = [r["evaluation"] for r in results]
+    first = results[0]
+    roles = list(evaluations[0]["regret"])
+
+    def mean(get: Callable[[Mapping[str, Any]], float | None]) -> float | None:
+        values = [get(e) for e in evaluations]
+        return None if any(v is None for v in values) else float(sum(v for v in values if v is not None) / len(values))
+
+    kinds = {"exact": 0, "bound": 1, "estimate": 2}
+    return Row(
+        algorithm=first["run"]["algorithm"],
+        title=first["algorithm"]["title"],
+        access=first["algorithm"]["access"],
+        origin=origin,
+        runs=len(results),
+        score=statistics.interval([e["score"] for e in evaluations]),
+        worst=statistics.iqm([e["worst"] for e in evaluations]),
+        digits=statistics.iqm([e["digits"] for e in evaluations]),
+        regret={role: mean(lambda e, r=role: e["regret"][r]) or 0.0 for role in roles},  # type: ignore[misc]
+        nash_conv=(mean(lambda e: e["nash_conv"][0]) or 0.0, mean(lambda e: e["nash_conv"][1])),
+        kind=max((e["kind"] for e in evaluations), key=kinds.__getitem__),
+        welfare=mean(lambda e: e["welfare_ratio"]),
+        rounds=first["rounds"],
+        seconds=float(sum(r["training_seconds"] for r in results) / len(results)),
+        scores=[e["score"] for e in evaluations],
+        role_scores={role: statistics.iqm([e["scores"][role] for e in evaluations]) for role in roles},
+        panel={role: _panel([r["roles"][role] for r in results]) for role in roles},
+    )
+
+
+def _panel(found: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    out: dict[str, float | None] = {}
+    for member in found[0]:
+        values = [f[member] for f in found]
+        out[member] = None if any(v is None for v in values) else statistics.iqm([v for v in values if v is not None])
+    return out
+
+
+def collect(suite: str, folder: Path, wanted: Sequence[Run], left: Mapping[str, Mapping[str, str]], tasks: dict[str, Task]) -> Board:
+    """The board from finished results, and committed reference results for what is left out."""
+    board = Board(suite, tasks)
+    grouped: dict[tuple[str, str], list[Run]] = {}
+    for run in wanted:
+        grouped.setdefault((run.task, run.algorithm), []).append(run)
+    for (task, algorithm), group in grouped.items():
+        results = []
+        for run in group:
+            try:
+                result = runs.read_result(run.path(folder), run)
+            except MarketEnvsError:
+                result = None
+            if result is not None:
+                results.append(result)
+        if results:
+            board.rows.setdefault(task, []).append(make_row(results, "run here"))
+        else:
+            board.missing.setdefault(task, {})[algorithm] = "not run"
+    for task, reasons in left.items():
+        for algorithm, reason in reasons.items():
+            reference = read_reference(suite, task, algorithm, tasks[task].hash)
+            if reference:
+                board.rows.setdefault(task, []).append(make_row(reference, "reference, not rerun"))
+            else:
+                board.missing.setdefault(task, {})[algorithm] = reason
+    for rows in board.rows.values():
+        rows.sort(key=lambda r: -r.score.value)
+    return board
+
+
+def read_reference(suite: str, task: str, algorithm: str, task_hash: str) -> list[dict[str, Any]]:
+    """Committed results of an algorithm on exactly this task content; empty if there are none."""
+    path = REFERENCE / suite / task / f"{runs._safe(algorithm)}.json"
+    if not path.is_file():
+        return []
+    data = json.loads(path.read_text())
+    return [r for r in data["results"] if r["run"]["task_hash"] == task_hash]
+
+
+def store_reference(suite: str, folder: Path) -> list[Path]:
+    """Collect a results folder into the committed reference files (one per task and algorithm)."""
+    written = []
+    for directory in sorted((folder / suite).glob("*/*")):
+        results = [r for p in sorted(directory.glob("seed-*.json")) if (r := runs.read_result(p)) is not None]
+        if results:
+            target = REFERENCE / suite / directory.parent.name / f"{directory.name}.json"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_json(target, {"results": sorted(results, key=lambda r: r["run"]["seed"])}, indent=None)
+            written.append(target)
+    return written
+
+
+def aggregate(board: Board) -> list[tuple[str, Interval, int]]:
+    """Algorithms that have a result on every (untripped) task: IQM over all tasks, stratified bootstrap."""
+    names = [t for t, task in board.tasks.items() if not task.definition.tripwire]
+    if not names:
+        return []
+    per_task = [{r.title: r.scores for r in board.rows.get(t, ())} for t in names]
+    common = set(per_task[0]).intersection(*per_task[1:])
+    found = [(title, statistics.stratified([p[title] for p in per_task]), len(names)) for title in common]
+    return sorted(found, key=lambda x: -x[1].value)

@@ -1,0 +1,185 @@
+"""The leaderboard as text, Markdown and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from .leaderboard import Board, Row, aggregate
+
+HEADINGS = ("algorithm", "score IQM [95 % CI]", "min role", "digits", "NashConv [lower, upper]", "regret per role", "welfare", "rounds", "s/run", "runs")
+
+
+def cells(row: Row) -> list[str]:
+    """One row as text, in the order of ``HEADINGS``."""
+    low, high = row.nash_conv
+    regret = ", ".join(f"{role} {_short(value)}" for role, value in row.regret.items())
+    note = "" if row.access == "observation" else f" ({row.access})"
+    marked = " *" if row.origin != "run here" else ""
+    return [
+        row.title + note + marked,
+        row.score.text(),
+        f"{row.worst:.3f}",
+        f"{row.digits:.1f}",
+        f"[{_short(low)}, {_short(high) if high is not None else '-'}]",
+        regret,
+        "-" if row.welfare is None else f"{row.welfare:.3f}",
+        f"{row.rounds:,}",
+        f"{row.seconds:.1f}",
+        str(row.runs),
+    ]
+
+
+def _short(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.2e}"
+
+
+def floors_line(board: Board, task: str) -> str:
+    """The task's published floors and certificate in one line."""
+    t = board.tasks[task]
+    floors = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in t.floors.items())
+    plan = t.definition.plan
+    kind = "tripwire, not aggregated; " if t.definition.tripwire else ""
+    return (
+        f"{kind}{plan.markets} held-out markets, all certified (largest relative epsilon {t.epsilon:.1e}, {t.rejected} draws rejected); "
+        f"floors: {floors}; task {t.hash[:12]}"
+    )
+
+
+def role_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The role track of one task: headings and lines, best mean first (IQM over runs; "-" where undefined)."""
+    members = [m for m in next(iter(rows[0].panel.values())) if m != "mean"]
+    lines = [
+        (row.panel[role]["mean"], [role, row.title, *(_score(row.panel[role][m]) for m in ("mean", *members))])
+        for row in rows
+        for role in row.panel
+    ]
+    order = {role: k for k, role in enumerate(rows[0].panel)}
+    lines.sort(key=lambda x: (order[x[1][0]], -(x[0] if x[0] is not None else -9e9)))
+    return ["role", "policy", "mean", *(f"vs {m}" for m in members)], [line for _, line in lines]
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def print_board(board: Board, console: Any) -> None:
+    """Tables on a rich console."""
+    from rich.table import Table
+
+    for task in board.tasks:
+        rows = board.rows.get(task, [])
+        table = Table(title=f"{task}: {board.tasks[task].definition.title}  [profile track]", title_justify="left", caption=floors_line(board, task))
+        table.caption_justify = "left"
+        for k, heading in enumerate(HEADINGS):
+            table.add_column(heading, justify="left" if k in (0, 5) else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*cells(row))
+        console.print(table)
+        if rows:
+            headings, lines = role_table(rows)
+            table = Table(title=f"{task}  [role track: one role against the frozen panel; 0 uniform, 1 reference play]", title_justify="left")
+            for k, heading in enumerate(headings):
+                table.add_column(heading, justify="left" if k == 0 else "right")
+            for line in lines:
+                table.add_row(*line)
+            console.print(table)
+        for name, reason in board.missing.get(task, {}).items():
+            console.print(f"  -  {name}: {reason}", style="dim", highlight=False)
+    if any(r.origin != "run here" for rows in board.rows.values() for r in rows):
+        console.print("*  reference, not rerun: committed results on the same task content", style="dim")
+    total = aggregate(board)
+    if total:
+        table = Table(title="All aggregated tasks (algorithms with every cell)", title_justify="left")
+        for heading in ("algorithm", "score IQM [95 % CI]", "tasks"):
+            table.add_column(heading)
+        for title, value, count in total:
+            table.add_row(title, value.text(), str(count))
+        console.print(table)
+
+
+def markdown(board: Board) -> str:
+    """Tables as Markdown, for the docs."""
+    parts = []
+    for task in board.tasks:
+        parts.append(f"### {task}: {board.tasks[task].definition.title}\n\n{floors_line(board, task)}\n")
+        parts.append(_markdown_table(HEADINGS, [cells(r) for r in board.rows.get(task, [])]))
+    return "\n".join(parts)
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --bar: #3b82f6; --soft: #8881; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1180px; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+.note { opacity: .75; font-size: .88rem; } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } td.regret { white-space: normal; text-align: left; }
+tr.oracle td { background: var(--soft); } .tag { font-size: .75rem; opacity: .7; border: 1px solid var(--line); border-radius: 3px; padding: 0 .3em; }
+.bar { position: relative; width: 150px; height: 14px; background: var(--soft); display: inline-block; vertical-align: middle; margin-left: .6em; }
+.bar i { position: absolute; top: 5px; height: 4px; background: var(--bar); opacity: .45; }
+.bar b { position: absolute; top: 1px; width: 3px; height: 12px; background: var(--bar); }
+"""
+
+
+def page(board: Board, provenance: dict[str, Any]) -> str:
+    """One self-contained HTML page: no scripts, no external files."""
+    esc = html.escape
+    body = [
+        f"<h1>marketenvs leaderboard: {esc(board.suite)}</h1>",
+        "<p class=note>Score 1 is the certified equilibrium, 0 is uniform play; interquartile mean over seeds with its 95 % bootstrap interval. "
+        "Regret is what an agent could still gain by deviating alone, in payoff units. Policies are judged on held-out markets; follower policies "
+        "also at earlier decisions that play does not lead to. Bars show [0, 1].</p>",
+    ]
+    for task, content in board.tasks.items():
+        rows = board.rows.get(task, [])
+        body.append(f"<h2 id='{esc(task)}'>{esc(task)} <span class=note>{esc(content.definition.title)}</span></h2>")
+        body.append(f"<p class=note>{esc(content.definition.tests)}. {esc(floors_line(board, task))}</p><div class=scroll><table><tr>")
+        body.append("".join(f"<th>{esc(h)}</th>" for h in HEADINGS) + "</tr>")
+        for row in rows:
+            body.append(_html_row(row))
+        body.append("</table></div>")
+        if rows:
+            headings, lines = role_table(rows)
+            body.append("<details><summary class=note>role track: one role against the frozen panel (0 uniform, 1 reference play)</summary><table><tr>")
+            body.append("".join(f"<th>{esc(h)}</th>" for h in headings) + "</tr>")
+            body += ["<tr>" + "".join(f"<td>{esc(c)}</td>" for c in line) + "</tr>" for line in lines]
+            body.append("</table></details>")
+        reasons = board.missing.get(task, {})
+        if reasons:
+            body.append("<p class=note>Without a result: " + "; ".join(f"{esc(n)} ({esc(r)})" for n, r in reasons.items()) + "</p>")
+    total = aggregate(board)
+    if total:
+        body.append("<h2>Aggregate</h2><p class=note>Algorithms with a result on every task that is not a tripwire.</p><table>")
+        body.append("<tr><th>algorithm</th><th>score IQM [95 % CI]</th><th>tasks</th></tr>")
+        body += [f"<tr><td>{esc(t)}</td><td>{v.text()}</td><td>{n}</td></tr>" for t, v, n in total]
+        body.append("</table>")
+    versions = ", ".join(f"{k} {v}" for k, v in provenance["versions"].items())
+    body.append(f"<p class=note>commit {esc(str(provenance['commit']))}; Python {esc(provenance['python'])}; {esc(versions)}</p>")
+    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>marketenvs leaderboard</title><style>{_STYLE}</style>"
+    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+def _html_row(row: Row) -> str:
+    esc = html.escape
+    values = cells(row)
+    tags = "" if row.access == "observation" else f" <span class=tag>{esc(row.access)}</span>"
+    tags += "" if row.origin == "run here" else f" <span class=tag>{esc(row.origin)}</span>"
+
+    def place(x: float) -> float:
+        return 100 * min(1.0, max(0.0, x))
+
+    low, high = place(row.score.low), place(row.score.high)
+    bar = f"<span class=bar><i style='left:{low:.1f}%;width:{high - low:.1f}%'></i><b style='left:{place(row.score.value):.1f}%'></b></span>"
+    out = [f"<td>{esc(row.title)}{tags}</td>", f"<td>{esc(values[1])}{bar}</td>"]
+    out += [f"<td{' class=regret' if k == 5 else ''}>{esc(values[k])}</td>" for k in range(2, len(values))]
+    return f"<tr class='{esc(row.access)}'>{''.join(out)}</tr>"

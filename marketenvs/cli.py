@@ -1,0 +1,269 @@
+"""The command ``marketenvs``: list, describe, play, train, evaluate, leaderboard, suite, reproduce, throughput, new."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .errors import MarketEnvsError
+
+app = typer.Typer(
+    help="Multi-agent RL environments for wireless and computing markets, each with its certified equilibrium.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+suite_app = typer.Typer(help="Suites of frozen tasks.", no_args_is_help=True)
+new_app = typer.Typer(help="Write a starting point for your own market or learner.", no_args_is_help=True)
+app.add_typer(suite_app, name="suite")
+app.add_typer(new_app, name="new")
+console = Console()
+
+
+def main() -> None:
+    """Entry point: the package's own errors are printed in one line and end with status 2."""
+    try:
+        app()
+    except MarketEnvsError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command("list")
+def list_command() -> None:
+    """Markets, their presets, tasks and algorithms."""
+    from . import list_markets, list_presets, spec
+    from .task import list_tasks
+
+    table = Table(title="Markets", title_justify="left")
+    for heading in ("id", "roles", "presets", "what is traded"):
+        table.add_column(heading, overflow="fold")
+    for id in list_markets():
+        s = spec(id)
+        table.add_row(id, ", ".join(s.roles), ", ".join(list_presets(id)), s.summary)
+    console.print(table)
+    console.print("Tasks: " + ", ".join(list_tasks()), highlight=False)
+    from marketenvs_baselines import ALGORITHMS
+
+    console.print("Algorithms: " + ", ".join(ALGORITHMS), highlight=False)
+
+
+@app.command()
+def describe(id: str, preset: Annotated[str | None, typer.Option(help="Preset of the market.")] = None) -> None:
+    """Parameters, stages and spaces of a market."""
+    import dataclasses
+
+    from . import make, spec
+
+    market, s = make(id, preset=preset), spec(id)
+    console.print(f"[bold]{s.title}[/] ({s.id}): {s.summary}", highlight=False)
+    if s.paper:
+        console.print(f"Paper: {s.paper}", highlight=False)
+    table = Table(title="Stages", title_justify="left")
+    for heading in ("stage", "role", "agents", "action space", "observation space", "numbers per decision"):
+        table.add_column(heading, overflow="fold")
+    for stage in market.stages:
+        table.add_row(
+            stage.name, stage.role, str(market.roles[stage.role]), str(stage.codec.action_space), str(stage.observation_space), str(stage.codec.width)
+        )
+    console.print(table)
+    table = Table(title="Parameters", title_justify="left")
+    for heading in ("name", "symbol", "unit", "value", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for f in dataclasses.fields(market.params):
+        meta = f.metadata
+        table.add_row(f.name, meta.get("symbol") or "", meta.get("unit", ""), str(getattr(market.params, f.name)), meta.get("doc", ""))
+    console.print(table)
+
+
+@app.command()
+def play(
+    id: str,
+    preset: Annotated[str | None, typer.Option(help="Preset of the market.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="role=name or role=module:Class; default: equilibrium.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds to play.")] = 10,
+    seed: int = 0,
+) -> None:
+    """Play some rounds of a market in the terminal and print what happens."""
+    import numpy as np
+
+    from . import make
+    from .scoring import check_roles, play_round
+
+    market = make(id, preset=preset)
+    policies = _policies(market, policy, "equilibrium")
+    check_roles(market, policies)
+    state = market.reset(seed=seed, batch=1)
+    for k, role in enumerate(market.roles):
+        policies[role].start(market, role, 1, seed + k)
+    table = Table(title=f"{id}, {rounds} rounds", title_justify="left")
+    table.add_column("round", justify="right")
+    rows: list[list[str]] = []
+    names: list[str] = []
+    for t in range(rounds):
+        state, outcome = play_round(market, state, policies)
+        scalars = {k: float(market.backend.numpy(v).reshape(-1)[0]) for k, v in outcome.metrics.items() if market.backend.numpy(v).size == 1}
+        pay = {f"{role} payoff": float(np.mean(market.backend.numpy(p))) for role, p in outcome.payoffs.items()}
+        names = [*scalars, *pay]
+        rows.append([str(t), *(f"{v:.5g}" for v in (*scalars.values(), *pay.values()))])
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _policies(market: Any, given: list[str] | None, default: str | None) -> dict[str, Any]:
+    """role=name pairs as policies."""
+    from marketenvs_baselines import ALGORITHMS, resolve_policy
+
+    from .errors import InvalidParameter, UnknownName, nearest
+    from .policy import EquilibriumPolicy, Myopic, Uniform
+
+    builtin = {"equilibrium": EquilibriumPolicy, "random": Uniform, "myopic": Myopic}
+    chosen: dict[str, Any] = {}
+    for text in given or []:
+        role, sign, name = text.partition("=")
+        if not sign or not name:
+            raise InvalidParameter(f"--policy {text!r}: write role=name, for instance {next(iter(market.roles))}=random")
+        if role not in market.roles:
+            raise UnknownName(f"--policy {text!r}: {market.id} has no role {role!r}; {nearest(role, market.roles)}")
+        if name in builtin:
+            chosen[role] = builtin[name]()
+        elif ":" in name or Path(name).exists():
+            chosen[role] = resolve_policy(name, role)
+        else:
+            raise UnknownName(f"--policy {text!r}: unknown policy {name!r}; {nearest(name, [*builtin, *ALGORITHMS])}")
+    if default is not None:
+        for role in market.roles:
+            chosen.setdefault(role, builtin[default]())
+    return chosen
+
+
+@app.command()
+def leaderboard(
+    suite: Annotated[str, typer.Option(help="Suite of tasks.")] = "quick",
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
+    algorithm: Annotated[list[str] | None, typer.Option(help="Only these algorithms.")] = None,
+    learner: Annotated[list[str] | None, typer.Option(help="Add your algorithm: module:train.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="Add your policy: role=module:Class (others play the equilibrium).")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per algorithm and task.")] = 10,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = os.cpu_count() or 1,
+    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    full: Annotated[bool, typer.Option(help="Full budgets, heavy algorithms too.")] = False,
+) -> None:
+    """Train and score every algorithm on every task of a suite; finished runs are reused."""
+    from marketenvs_benchmarks import boards
+
+    status = boards.run(
+        console,
+        suite=suite,
+        tasks=task,
+        algorithms=algorithm,
+        learners=learner or [],
+        policies=policy or [],
+        seeds=seeds,
+        workers=workers,
+        folder=results,
+        full=full,
+    )
+    if status:
+        raise typer.Exit(status)
+
+
+@app.command()
+def evaluate(
+    path: Annotated[Path, typer.Argument(help="Folder of a saved policy (policy.json inside).")],
+    task: Annotated[str | None, typer.Option(help="Task to score on; default: the one it was trained on.")] = None,
+    seed: int = 0,
+) -> None:
+    """Score saved policies on a task's held-out markets."""
+    from marketenvs_baselines.store import load_policy
+
+    from . import scoring
+    from .errors import InvalidParameter
+    from .task import load_task
+
+    file = path / "policy.json"
+    name = task or (json.loads(file.read_text()).get("task") if file.is_file() else None)
+    if not name:
+        raise InvalidParameter(f"{path} does not say on which task it was trained: name one with --task")
+    loaded = load_task(name)
+    found = scoring.evaluate(loaded, load_policy(path, loaded.make_market()), seed=seed)
+    console.print_json(json.dumps(found.to_json()))
+
+
+@suite_app.command("build")
+def suite_build(
+    suite: str, folder: Annotated[Path | None, typer.Option(help="Where to write; default: the package's own folder.")] = None
+) -> None:
+    """Freeze a suite's tasks from their definitions."""
+    from marketenvs_benchmarks import suites
+
+    suites.build(suite, folder, report=lambda text: console.print(text, highlight=False))
+
+
+@suite_app.command("list")
+def suite_list() -> None:
+    """Suites and their tasks."""
+    from marketenvs_benchmarks import suites
+
+    for name, tasks in suites.suites().items():
+        console.print(f"{name}: {', '.join(tasks)}", highlight=False)
+
+
+@app.command()
+def reproduce(
+    paper: str,
+    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    quick: Annotated[bool, typer.Option(help="Fewer seeds and rounds.")] = False,
+) -> None:
+    """Redo a paper's figures: its claim beside what was found."""
+    import importlib
+    import pkgutil
+
+    from marketenvs_benchmarks import reproduce as package
+    from marketenvs_benchmarks.runs import check_folder
+
+    from .errors import UnknownName, nearest
+
+    names = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+    if paper not in names:
+        raise UnknownName(f"no reproduction {paper!r}; {nearest(paper, names)}")
+    folder = check_folder(results / "reproduce" / paper)
+    importlib.import_module(f"{package.__name__}.{paper}").main(folder, console, quick=quick)
+
+
+@app.command()
+def throughput(
+    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    market: Annotated[list[str] | None, typer.Option(help="Only these markets.")] = None,
+    seconds: Annotated[float, typer.Option(help="Least time per measurement.")] = 0.3,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats.")] = 5,
+    peers: Annotated[bool, typer.Option(help="Also measure the peers that are installed.")] = False,
+) -> None:
+    """Steps per second of every shell, one pinned thread."""
+    from marketenvs_benchmarks import throughput as module
+    from marketenvs_benchmarks.runs import check_folder
+
+    module.main(check_folder(results), console, markets=market, seconds=seconds, repeats=repeats, peers=peers)
+
+
+@new_app.command("market")
+def new_market(name: str, folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path()) -> None:
+    """Write a runnable market of your own: one file, ready to be judged by marketenvs.testing.check_market."""
+    from .templates import write_market
+
+    path = write_market(name, folder)
+    console.print(f"wrote {path}; try:  python {path}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
