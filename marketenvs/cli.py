@@ -256,6 +256,18 @@ def throughput(
     module.main(check_folder(results), console, markets=market, seconds=seconds, repeats=repeats, peers=peers)
 
 
+@app.command()
+def docs(root: Annotated[Path, typer.Option(help="Root of the repository.")] = Path()) -> None:
+    """Write the generated documentation (market pages, README tables) of a checkout."""
+    from . import docs as module
+    from .errors import InvalidParameter
+
+    if not (root / "docs" / "index.md").is_file():
+        raise InvalidParameter(f"{root.resolve()} is not a checkout of marketenvs (docs/index.md is missing): name it with --root")
+    for path in module.write(root):
+        console.print(f"wrote {path}", highlight=False)
+
+
 @new_app.command("market")
 def new_market(name: str, folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path()) -> None:
     """Write a runnable market of your own: one file, ready to be judged by marketenvs.testing.check_market."""
