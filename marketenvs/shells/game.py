@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -118,9 +119,9 @@ class Episodes:
         self.seeds, self.numbers, self.split, self._stride = seeds, numbers, split, stride
 
     def _spread(self, seed: Any) -> np.ndarray:
-        many = not isinstance(seed, (int, np.integer)) or isinstance(seed, bool)
+        whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
         try:
-            values = [int(s) for s in seed] if many else [int(seed) + i for i in range(self.batch)]
+            values = [int(seed) + i for i in range(self.batch)] if whole else [operator.index(s) for s in seed]
         except TypeError:
             raise InvalidParameter(f"seed must be an integer, or {self.batch} of them, got {seed!r}") from None
         if len(values) != self.batch or min(values) < 0 or max(values) >= 1 << 64:
@@ -165,6 +166,7 @@ class Game:
         self.horizon = market.params.horizon
         self.masked = {s.name: is_masked(market, s) for s in market.stages}
         self.begun: State | None = None
+        self.settled: State | None = None
         self.position = 0
         self.rounds = 0
         self.clipped: np.ndarray | int = 0
@@ -205,6 +207,7 @@ class Game:
         self.begun = self.episodes.state(self.market)
         self.position = self.rounds = 0
         self.clipped = 0
+        self.settled = None
         self.metrics, self.payoffs, self.played = {}, {}, {}
 
     def observe(self) -> np.ndarray:
@@ -275,6 +278,7 @@ class Game:
             self.begun = state
             return None
         played = state.decisions
+        self.settled = state._replace(decisions={})
         self.begun, outcome = market.conclude(state)
         self.played = {name: to_numpy(value) for name, value in played.items()}
         self.payoffs = {role: to_numpy(value) for role, value in outcome.payoffs.items()}
@@ -321,17 +325,15 @@ def split_mask(stage: Stage, row: np.ndarray) -> Any:
     return row
 
 
-def blank(space: spaces.Space) -> Any:
-    """What an agent sees before it has seen anything: zeros (or the nearest valid values); all actions legal."""
-    if isinstance(space, spaces.Dict):
-        return {k: _legal(v) if k == "action_mask" else blank(v) for k, v in space.items()}
-    assert isinstance(space, spaces.Box)
+def blank(space: spaces.Box) -> np.ndarray:
+    """What an agent sees before it has seen anything: zeros (or the nearest valid values)."""
     return np.clip(np.zeros(space.shape, space.dtype), space.low, space.high)
 
 
-def _legal(space: spaces.Space) -> Any:
+def legal(space: spaces.Space) -> Any:
+    """The mask of :func:`mask_space` in which everything is legal."""
     if isinstance(space, spaces.Tuple):
-        return tuple(_legal(s) for s in space)
+        return tuple(legal(s) for s in space)
     return np.ones(space.shape, space.dtype)  # type: ignore[arg-type]
 
 

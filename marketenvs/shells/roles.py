@@ -130,8 +130,10 @@ class RoleGame:
         return np.broadcast_to(paid, (self.game.batch, len(self.index)))
 
     def observation(self) -> np.ndarray:
-        """What the learner's agents see at their move, float32 (B, m, d)."""
-        return self.seen[self.stage.name]
+        """What the learner's agents see at their move, float32 (B, m, d); of several stages, all last seen in a row."""
+        if len(self.own) == 1:
+            return self.seen[self.own[0].name].copy()
+        return np.concatenate([self.seen[s.name] for s in self.own], axis=2)
 
     def acting(self) -> np.ndarray:
         """Whether the learner's move counts, bool (B, m)."""

@@ -165,7 +165,7 @@ class MarketVecEnv(VecEnv):
 
     def _observation(self) -> np.ndarray:
         seen = self.game.observation()
-        return np.array(seen.reshape(self.num_envs, seen.shape[-1]))
+        return seen.reshape(self.num_envs, seen.shape[-1])
 
     def action_masks(self) -> np.ndarray:
         """Legal actions, bool (batch * n, A); all True where nothing is masked.

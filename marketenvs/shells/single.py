@@ -14,15 +14,14 @@ from ..market import Market
 from .game import Scale, actions_of, as_market, split_mask
 from .parallel import RENDER_MODES, check_render_mode, copy_env, render
 from .roles import RoleGame, one_action
+from .table import in_a_row
 
 
 def view_spaces(game: RoleGame) -> tuple[spaces.Space, spaces.Space]:
-    """New observation and action spaces of one learner: the stage's own, or Dicts of them where it moves in several."""
-    seen: dict[str, spaces.Space] = {s.name: copy.deepcopy(s.observation_space) for s in game.own}
+    """New observation and action spaces of one learner; where it moves in several stages, as in :mod:`.table`."""
+    seen = in_a_row([s.observation_space for s in game.own])
     acts: dict[str, spaces.Space] = {s.name: copy.deepcopy(s.codec.action_space) for s in game.own}
-    if len(game.own) == 1:
-        return next(iter(seen.values())), next(iter(acts.values()))
-    return spaces.Dict(seen), spaces.Dict(acts)
+    return seen, acts[game.own[0].name] if len(acts) == 1 else spaces.Dict(acts)
 
 
 class MarketSingleAgentEnv(gymnasium.Env):
@@ -88,8 +87,8 @@ class MarketSingleAgentEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; ``seed`` and ``options`` as in :meth:`MarketParallelEnv.reset`."""
-        super().reset(seed=seed)
         self.game.reset(seed, options)
+        super().reset(seed=seed)
         self._over = False
         if self.render_mode is not None:
             self.screen.clear()
@@ -112,9 +111,7 @@ class MarketSingleAgentEnv(gymnasium.Env):
         return self._observation(), float(np.sum(reward)), False, self._over, self._info()
 
     def _observation(self) -> Any:
-        if len(self.game.own) == 1:
-            return self.game.observation()[0, 0].copy()
-        return {name: seen[0, 0].copy() for name, seen in self.game.seen.items()}
+        return self.game.observation()[0, 0]
 
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = {"acting": bool(self.game.acting()[0, 0])}
@@ -126,7 +123,7 @@ class MarketSingleAgentEnv(gymnasium.Env):
         return info
 
     def action_masks(self) -> np.ndarray:
-        """Legal actions at the next move, bool (A,), as MaskablePPO asks for them (all True where nothing is masked)."""
+        """Legal actions at the next move, bool (A,), for MaskablePPO; all True where nothing is masked."""
         return action_masks(self.game)[0, 0]
 
     @property

@@ -1,16 +1,17 @@
 """One market with its agents by name: what the PettingZoo and RLlib shells share.
 
 Spaces of an agent. A role with one stage has that stage's Box and action space; where the market masks actions, the
-observation is PettingZoo's ``{"observation": Box, "action_mask": int8}``. A role with several stages has a Dict of
-its stages on both sides: the observation holds what the agent saw last at each stage, and of the action only the
-current stage's entry counts; masks are then in ``infos[agent]["action_mask"]``, in the form that the Dict action
-space's ``sample(mask)`` takes.
+observation is PettingZoo's ``{"observation": Box, "action_mask": int8}``. A role with several stages observes a Box of
+what it saw last at each of its stages, one after another in the order of play (zeros before it has seen any); its
+action is a Dict of its stages, of which only the current stage's entry counts; masks are then in
+``infos[agent]["action_mask"]``, in the form that the Dict's ``sample(mask)`` takes. (A Dict of observations would be
+the same numbers, but PettingZoo's ``api_test`` fails when some agents observe arrays and others dictionaries.)
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,20 @@ from gymnasium import spaces
 
 from ..errors import InvalidAction, UnknownName, nearest
 from ..market import Market, Stage
-from .game import Game, Scale, blank, is_masked, mask_space, split_mask
+from .game import Game, Scale, blank, is_masked, legal, mask_space, split_mask
+
+
+def in_a_row(boxes: Sequence[spaces.Box]) -> spaces.Box:
+    """A new Box of the given ones' entries in a row."""
+    low, high = (np.concatenate([getattr(b, side) for b in boxes]) for side in ("low", "high"))
+    return spaces.Box(low, high, dtype=np.float32)
 
 
 def observation_space(market: Market, role: str) -> spaces.Space:
     """A new observation space of one agent of the role."""
     stages = [s for s in market.stages if s.role == role]
-    if len(stages) > 1:
-        return spaces.Dict({s.name: copy.deepcopy(s.observation_space) for s in stages})
-    seen = copy.deepcopy(stages[0].observation_space)
-    if is_masked(market, stages[0]):
+    seen = in_a_row([s.observation_space for s in stages])
+    if len(stages) == 1 and is_masked(market, stages[0]):
         return spaces.Dict({"observation": seen, "action_mask": mask_space(stages[0])})
     return seen
 
@@ -134,23 +139,18 @@ class Table:
     def observations(self, role: str) -> list[Any]:
         """What each agent of a role saw last; the arrays are the caller's own."""
         stages = self.stages_of[role]
-        rows = list(self._seen[stages[0].name].copy())
         if len(stages) > 1:
-            seen = {s.name: self._seen[s.name].copy() for s in stages}
-            return [{name: values[i] for name, values in seen.items()} for i in range(len(rows))]
+            return list(np.concatenate([self._seen[s.name] for s in stages], axis=1))
+        rows = list(self._seen[stages[0].name].copy())
         if self.game.masked[stages[0].name]:
             masks = self._masks.get(stages[0].name)
             if masks is None:
-                legal = blank(self._mask_space(stages[0]))["action_mask"]
-                return [{"observation": row, "action_mask": copy.copy(legal)} for row in rows]
-            masks = masks.copy()
+                return [{"observation": row, "action_mask": legal(mask_space(stages[0]))} for row in rows]
             return [
-                {"observation": r, "action_mask": split_mask(stages[0], m)} for r, m in zip(rows, masks, strict=True)
+                {"observation": row, "action_mask": split_mask(stages[0], mask)}
+                for row, mask in zip(rows, masks.copy(), strict=True)
             ]
         return rows
-
-    def _mask_space(self, stage: Stage) -> spaces.Dict:
-        return spaces.Dict({"action_mask": mask_space(stage)})
 
     def observe(self, agent: str) -> Any:
         """What one agent saw last."""

@@ -97,8 +97,8 @@ class MarketVectorEnv(VectorEnv):
             seed: s for seeds s, s + 1, ...; or one seed per environment; None goes on with the sequence.
             options: ``instance_ids`` (one per environment) and ``split``, as in :meth:`MarketParallelEnv.reset`.
         """
-        super().reset(seed=seed if isinstance(seed, int) else None)
         self.game.reset(seed, options)
+        super().reset(seed=seed if isinstance(seed, int) else None)
         self._ready, self._over = True, False
         if self.render_mode is not None:
             self.screen.clear()
@@ -138,9 +138,7 @@ class MarketVectorEnv(VectorEnv):
         return observation, rewards, never, truncated, {**infos, **final}
 
     def _observation(self) -> Any:
-        if len(self.game.own) == 1:
-            return self.game.observation()[:, 0].copy()
-        return {name: seen[:, 0].copy() for name, seen in self.game.seen.items()}
+        return self.game.observation()[:, 0]
 
     def _infos(self) -> dict[str, Any]:
         """Gymnasium's form: name -> array over environments, and ``_name`` -> which of them have it."""
@@ -157,8 +155,7 @@ class MarketVectorEnv(VectorEnv):
         every = np.ones(self.num_envs, dtype=bool)
         seen, infos = self._observation(), self._infos()
         rows = np.empty(self.num_envs, dtype=object)
-        for i in range(self.num_envs):
-            rows[i] = seen[i] if not isinstance(seen, dict) else {k: v[i] for k, v in seen.items()}
+        rows[:] = list(seen)
         return {"final_obs": rows, "_final_obs": every, "final_info": infos, "_final_info": every.copy()}
 
     def action_masks(self) -> np.ndarray:
