@@ -1,11 +1,10 @@
-"""The floor: the best decision per role that does not depend on anything seen.
+"""The floor: the best decisions per role that do not depend on anything seen.
 
-For every agent, the constant with the highest mean payoff over training draws of the market, against equilibrium play
-of everybody
-else. A follower's constant is judged after frozen earlier moves as tasks judge followers: half of them near the
-equilibrium, half anywhere
-in the leaders' range. On a fixed market such a constant is nearly perfect; on drawn markets it shows what adapting is
-worth.
+For every agent, the constant with the highest mean payoff over training draws of the market, when its rivals at the
+same stage play constants too (found by fictitious play among constants; the iterate of least regret is kept). A
+follower's constant is judged after earlier moves as tasks judge followers: half of them near the equilibrium, half
+anywhere in the leaders' range. On a fixed market such a constant can be nearly perfect; on drawn markets it shows what
+adapting is worth. (The floor published with a task is found with hindsight on its held-out markets; this one is not.)
 
 The search knows the model; the policy it returns looks at nothing.
 """
@@ -27,7 +26,7 @@ from marketenvs.strategy import Pure, Strategy
 from .registry import Algorithm
 from .run import Policies, Report, role_seed
 
-MARKETS, GRID, ZOOM, ZOOMS = 48, 21, 9, 3
+MARKETS, GRID, ZOOM, ZOOMS, SWEEPS = 96, 21, 9, 3, 10
 
 
 class StageConstant(Policy):
@@ -68,7 +67,7 @@ def train(task: Any, seed: int, budget: int, report: Report | None = None, marke
     found: dict[str, dict[str, np.ndarray]] = {role: {} for role in market.roles}
     for number, stage in enumerate(market.stages):
         played = played_before(market, state, strategy, number, rng)
-        found[stage.role][stage.name] = best_positions(market, state, stage.name, played)
+        found[stage.role][stage.name] = constants_of(market, state, stage.name, played)
         if report is not None:
             report(round(budget * (number + 1) / len(market.stages)))
     return {role: StageConstant(positions) for role, positions in found.items()}
@@ -89,6 +88,26 @@ def played_before(
         uniform = low + (high - low) * rng.uniform(size=low.shape)
         profile[earlier.name] = Pure(np.where(anywhere[:, None, None], uniform, near))
     return draw_profile(market, state, profile, rng)
+
+
+def constants_of(market: Market, state: State, stage: str, played: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(n, k) positions: fictitious play among the constants of one stage; of all sweeps, the least mean regret."""
+    low, high = stage_bounds(market, state, stage)
+    codec = market.stage(stage).codec
+    least, best = np.inf, np.zeros(low.shape[1:])
+    mean, now = np.zeros(low.shape[1:]), dict(played)
+    for sweep in range(1, 1 + SWEEPS):
+        reply = best_positions(market, state, stage, now)
+        mean = mean + (reply - mean) / sweep
+        for trial in (reply, mean):
+            decisions = low + (high - low) * trial
+            now[stage] = codec.snap(np, decisions, low, high) if codec.discrete else decisions
+            regret = float(market.best_response(state, stage, now).gains.mean())
+            if regret < least:
+                least, best = regret, trial
+        if least <= 1e-9 or len(mean) == 1:
+            break
+    return best
 
 
 def best_positions(market: Market, state: State, stage: str, played: Mapping[str, np.ndarray]) -> np.ndarray:

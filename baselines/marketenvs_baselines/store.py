@@ -39,7 +39,7 @@ KINDS = {
     "stage_constant": "marketenvs_baselines.best_constant:StageConstant",
     "sb3": "marketenvs_baselines.sb3_policy:NetworkPolicy",
 }
-"""What a policy may be in ``policy.json`` -> where its class is. Files naming any other class load only with ``trust=True``."""
+"""Name of a policy class in ``policy.json`` -> where it is. Any other class loads only with ``trust=True``."""
 
 
 def signature(market: Market) -> dict[str, Any]:
