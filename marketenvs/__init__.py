@@ -9,7 +9,14 @@ from .strategy import BestResponse, Equilibrium, NashConv, Pure, Reply, Sampler,
 
 __version__ = "0.1.0"
 
-_LAZY = {"evaluate": "scoring", "Evaluation": "scoring", "Task": "task", "load_task": "task", "Policy": "policy", "EquilibriumPolicy": "policy"}
+_LAZY = {
+    "evaluate": "scoring",
+    "Evaluation": "scoring",
+    "Task": "task",
+    "load_task": "task",
+    "Policy": "policy",
+    "EquilibriumPolicy": "policy",
+}
 
 __all__ = [
     "AutoRegressive",

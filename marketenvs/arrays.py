@@ -263,6 +263,11 @@ class Distribution:
         raise NotImplementedError
 
     @property
+    def shared(self) -> bool:
+        """Whether one draw serves all entries of a market."""
+        return getattr(self, "per", "agent") == "market"
+
+    @property
     def support(self) -> tuple[float, float]:
         """Smallest and largest possible value (used to validate the parameter's range)."""
         raise NotImplementedError

@@ -71,7 +71,12 @@ def describe(id: str, preset: Annotated[str | None, typer.Option(help="Preset of
         table.add_column(heading, overflow="fold")
     for stage in market.stages:
         table.add_row(
-            stage.name, stage.role, str(market.roles[stage.role]), str(stage.codec.action_space), str(stage.observation_space), str(stage.codec.width)
+            stage.name,
+            stage.role,
+            str(market.roles[stage.role]),
+            str(stage.codec.action_space),
+            str(stage.observation_space),
+            str(stage.codec.width),
         )
     console.print(table)
     table = Table(title="Parameters", title_justify="left")
@@ -79,7 +84,13 @@ def describe(id: str, preset: Annotated[str | None, typer.Option(help="Preset of
         table.add_column(heading, overflow="fold")
     for f in dataclasses.fields(market.params):
         meta = f.metadata
-        table.add_row(f.name, meta.get("symbol") or "", meta.get("unit", ""), str(getattr(market.params, f.name)), meta.get("doc", ""))
+        table.add_row(
+            f.name,
+            meta.get("symbol") or "",
+            meta.get("unit", ""),
+            str(getattr(market.params, f.name)),
+            meta.get("doc", ""),
+        )
     console.print(table)
 
 
@@ -87,7 +98,9 @@ def describe(id: str, preset: Annotated[str | None, typer.Option(help="Preset of
 def play(
     id: str,
     preset: Annotated[str | None, typer.Option(help="Preset of the market.")] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="role=name or role=module:Class; default: equilibrium.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="role=name or role=module:Class; default: equilibrium.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds to play.")] = 10,
     seed: int = 0,
 ) -> None:
@@ -109,7 +122,11 @@ def play(
     names: list[str] = []
     for t in range(rounds):
         state, outcome = play_round(market, state, policies)
-        scalars = {k: float(market.backend.numpy(v).reshape(-1)[0]) for k, v in outcome.metrics.items() if market.backend.numpy(v).size == 1}
+        scalars = {
+            k: float(market.backend.numpy(v).reshape(-1)[0])
+            for k, v in outcome.metrics.items()
+            if market.backend.numpy(v).size == 1
+        }
         pay = {f"{role} payoff": float(np.mean(market.backend.numpy(p))) for role, p in outcome.payoffs.items()}
         names = [*scalars, *pay]
         rows.append([str(t), *(f"{v:.5g}" for v in (*scalars.values(), *pay.values()))])
@@ -132,7 +149,9 @@ def _policies(market: Any, given: list[str] | None, default: str | None) -> dict
     for text in given or []:
         role, sign, name = text.partition("=")
         if not sign or not name:
-            raise InvalidParameter(f"--policy {text!r}: write role=name, for instance {next(iter(market.roles))}=random")
+            raise InvalidParameter(
+                f"--policy {text!r}: write role=name, for instance {next(iter(market.roles))}=random"
+            )
         if role not in market.roles:
             raise UnknownName(f"--policy {text!r}: {market.id} has no role {role!r}; {nearest(role, market.roles)}")
         if name in builtin:
@@ -153,7 +172,9 @@ def leaderboard(
     task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
     algorithm: Annotated[list[str] | None, typer.Option(help="Only these algorithms.")] = None,
     learner: Annotated[list[str] | None, typer.Option(help="Add your algorithm: module:train.")] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="Add your policy: role=module:Class (others play the equilibrium).")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Add your policy: role=module:Class (others play the equilibrium).")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs per algorithm and task.")] = 10,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = os.cpu_count() or 1,
     results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
@@ -202,7 +223,8 @@ def evaluate(
 
 @suite_app.command("build")
 def suite_build(
-    suite: str, folder: Annotated[Path | None, typer.Option(help="Where to write; default: the package's own folder.")] = None
+    suite: str,
+    folder: Annotated[Path | None, typer.Option(help="Where to write; default: the package's own folder.")] = None,
 ) -> None:
     """Freeze a suite's tasks from their definitions."""
     from marketenvs_benchmarks import suites
@@ -263,7 +285,9 @@ def docs(root: Annotated[Path, typer.Option(help="Root of the repository.")] = P
     from .errors import InvalidParameter
 
     if not (root / "docs" / "index.md").is_file():
-        raise InvalidParameter(f"{root.resolve()} is not a checkout of marketenvs (docs/index.md is missing): name it with --root")
+        raise InvalidParameter(
+            f"{root.resolve()} is not a checkout of marketenvs (docs/index.md is missing): name it with --root"
+        )
     for path in module.write(root):
         console.print(f"wrote {path}", highlight=False)
 

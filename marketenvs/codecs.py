@@ -179,7 +179,7 @@ class TableCodec(Codec):
         if self.table.ndim != 2 or not len(self.table):
             raise InvalidParameter(f"a TableCodec needs a table of shape (A, k), got {self.table.shape}")
         self.width = self.table.shape[1]
-        self._space = spaces.Discrete(len(self.table))
+        self._space: spaces.Discrete = spaces.Discrete(len(self.table))
 
     @property
     def action_space(self) -> spaces.Discrete:

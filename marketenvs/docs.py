@@ -30,16 +30,35 @@ def market_page(id: str) -> str:
     market = make(id)
     parts = [f"# {s.title} (`{id}`)\n", f"{s.summary}\n", (module.__doc__ or "").strip() + "\n"]
     rows = [
-        [f"`{stage.name}`", stage.role, str(market.roles[stage.role]), _code(stage.codec.action_space), _code(stage.observation_space), str(stage.codec.width)]
+        [
+            f"`{stage.name}`",
+            stage.role,
+            str(market.roles[stage.role]),
+            _code(stage.codec.action_space),
+            _code(stage.observation_space),
+            str(stage.codec.width),
+        ]
         for stage in market.stages
     ]
-    parts += [f"## Stages (preset `{s.default_preset}`)\n", table(("stage", "role", "agents", "action space", "observation space", "numbers per decision"), rows)]
+    parts += [
+        f"## Stages (preset `{s.default_preset}`)\n",
+        table(("stage", "role", "agents", "action space", "observation space", "numbers per decision"), rows),
+    ]
     rows = []
     for f in dataclasses.fields(cls.Params):
         meta = f.metadata
         choices = ", ".join(f"`{c}` ({o})" for c, o in meta["choices"].items()) if "choices" in meta else ""
         shape = _shape(meta.get("shape")) if meta.get("kind") == "number" else ""
-        rows.append([f"`{f.name}`", meta.get("symbol") or "", meta.get("unit", ""), shape, f"`{_value(f.default)}`", meta.get("doc", "") + (f": {choices}" if choices else "")])
+        rows.append(
+            [
+                f"`{f.name}`",
+                meta.get("symbol") or "",
+                meta.get("unit", ""),
+                shape,
+                f"`{_value(f.default)}`",
+                meta.get("doc", "") + (f": {choices}" if choices else ""),
+            ]
+        )
     parts += ["## Parameters\n", table(("name", "symbol", "unit", "shape", "default", "meaning"), rows)]
     rows = [[f"`{name}`", _preset(cls.Params.PRESETS.get(name, {}))] for name in list_presets(id)]
     parts += ["## Presets\n", table(("preset", "differs from the defaults in"), rows)]
@@ -83,7 +102,15 @@ def markets_table(prefix: str) -> str:
         s = spec(id)
         market = make(id)
         agents = " + ".join(f"{n} {role}" for role, n in market.roles.items())
-        rows.append([f"[`{id}`]({prefix}{slug(id)}.md)", s.summary, agents, ", ".join(stage.name for stage in market.stages), market.information])
+        rows.append(
+            [
+                f"[`{id}`]({prefix}{slug(id)}.md)",
+                s.summary,
+                agents,
+                ", ".join(stage.name for stage in market.stages),
+                market.information,
+            ]
+        )
     return table(("id", "what is traded", "agents (default preset)", "stages", "oracle's information"), rows)
 
 
@@ -108,7 +135,18 @@ def tasks_table() -> str:
         d = task.definition
         floors = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in task.floors.items() if k != "equilibrium")
         kind = "tripwire" if d.tripwire else d.track
-        rows.append([f"`{name}`", d.market, kind, d.tests, f"{d.rounds:,}", f"{len(task.instances)} ({task.rejected} rejected)", floors, f"`{task.hash[:12]}`"])
+        rows.append(
+            [
+                f"`{name}`",
+                d.market,
+                kind,
+                d.tests,
+                f"{d.rounds:,}",
+                f"{len(task.instances)} ({task.rejected} rejected)",
+                floors,
+                f"`{task.hash[:12]}`",
+            ]
+        )
     return table(("task", "market", "track", "what it tests", "rounds", "held-out markets", "floors", "hash"), rows)
 
 

@@ -105,7 +105,9 @@ class Market:
         self.backend = backend if isinstance(backend, Backend) else Backend(backend, dtype, device)
         self.xp = self.backend.xp
         if type(self).Theta is None:
-            raise TypeError(f"{type(self).__name__}.Theta is missing: set Theta = theta_type('...', Params) at module level")
+            raise TypeError(
+                f"{type(self).__name__}.Theta is missing: set Theta = theta_type('...', Params) at module level"
+            )
         self.roles: dict[str, int] = self.count_roles()
         self.stages: tuple[Stage, ...] = self.build_stages()
         self.setup()
@@ -119,7 +121,7 @@ class Market:
         self._drift = dict(params.drift or {})
 
     def __reduce__(self) -> tuple:
-        return _rebuild, (type(self), self.params, self.backend)
+        return _rebuild, (type(self), self.params, self.backend, self.id)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.params!r}, backend={self.backend.name!r})"
@@ -241,7 +243,9 @@ class Market:
         if name not in self._stage:
             if name in self.stages_of:
                 raise UnknownName(f"role {name!r} has several stages: name one of {', '.join(self.stages_of[name])}")
-            raise UnknownName(f"no stage or role {name!r} in {self.id}; {nearest(name, [*self._stage, *self.stages_of])}")
+            raise UnknownName(
+                f"no stage or role {name!r} in {self.id}; {nearest(name, [*self._stage, *self.stages_of])}"
+            )
         return self._stage[name]
 
     def batch(self, state: State) -> int:
@@ -250,7 +254,9 @@ class Market:
 
     # -- playing ----------------------------------------------------------------------------------------------------
 
-    def reset(self, seed: int | Sequence[int] = 0, batch: int | None = None, split: str = "train", first: int = 0) -> State:
+    def reset(
+        self, seed: int | Sequence[int] = 0, batch: int | None = None, split: str = "train", first: int = 0
+    ) -> State:
         """New episodes of B markets.
 
         Args:
@@ -303,7 +309,9 @@ class Market:
         """Declared random inputs of one round, including those of drift (named ``drift:<field>``)."""
         fields = dict(self._round_noise)
         if self._drift:
-            shapes = {f.name: self.params.size(f.metadata["shape"]) or (1,) for f in _params.numeric_fields(self.Params)}
+            shapes = {
+                f.name: self.params.size(f.metadata["shape"]) or (1,) for f in _params.numeric_fields(self.Params)
+            }
             fields |= {f"drift:{name}": law.noise(shapes[name]) for name, law in self._drift.items()}
         return fields
 
@@ -320,7 +328,9 @@ class Market:
             started = (state.round > 0)[:, None]
             for name, value in moved.items():
                 old = getattr(state.theta, name)
-                moved[name] = self.xp.where(self.xp.reshape(started, (-1,) + (1,) * (value.ndim - 1)), value, old + 0 * value)
+                moved[name] = self.xp.where(
+                    self.xp.reshape(started, (-1,) + (1,) * (value.ndim - 1)), value, old + 0 * value
+                )
             state = state._replace(theta=self.derive(state.theta._replace(**moved)))
         if self._round_noise:
             state = state._replace(nature=self.draw_nature(state, {k: noise[k] for k in self._round_noise}))
@@ -335,7 +345,9 @@ class Market:
             clipped = codec.snap(self.xp, clipped, low, high)
         return state._replace(decisions={**state.decisions, stage: clipped})
 
-    def transition(self, state: State, decisions: Mapping[str, Array], noise: Mapping[str, Array] | None = None) -> tuple[State, Outcome]:
+    def transition(
+        self, state: State, decisions: Mapping[str, Array], noise: Mapping[str, Array] | None = None
+    ) -> tuple[State, Outcome]:
         """One whole round without validation: what :meth:`step` does and what ``jax.jit`` traces.
 
         Args:
@@ -365,9 +377,13 @@ class Market:
         for stage in self.stages:
             if not stage.codec.discrete:
                 total = total + xp.sum(xp.astype(kept[stage.name] != raw[stage.name], xp.int32), axis=(1, 2))
-        return total if not isinstance(total, int) else self.backend.integers(np.zeros(next(iter(kept.values())).shape[0]))
+        return (
+            total if not isinstance(total, int) else self.backend.integers(np.zeros(next(iter(kept.values())).shape[0]))
+        )
 
-    def step(self, state: State, profile: Mapping[str, Any], noise: Mapping[str, Array] | None = None) -> tuple[State, Outcome]:
+    def step(
+        self, state: State, profile: Mapping[str, Any], noise: Mapping[str, Array] | None = None
+    ) -> tuple[State, Outcome]:
         """Play one round: check the decisions, commit stage by stage, settle, begin the next round.
 
         Args:
@@ -491,20 +507,30 @@ class Market:
         want = (self.batch(state), self.roles[spec.role], spec.codec.width)
         xp = self.xp
         try:
-            array = value if _is_array(xp, value, self.backend.dtype) else self.backend.asarray(np.asarray(to_numpy(value), dtype=float))
+            array = (
+                value
+                if _is_array(xp, value, self.backend.dtype)
+                else self.backend.asarray(np.asarray(to_numpy(value), dtype=float))
+            )
         except (TypeError, ValueError):
-            raise InvalidAction(f"decisions of stage {stage!r} must be numbers of shape {want}, got {value!r}") from None
+            raise InvalidAction(
+                f"decisions of stage {stage!r} must be numbers of shape {want}, got {value!r}"
+            ) from None
         shape = tuple(array.shape)
         if shape != want:
             if len(shape) == 2 and want[2] == 1 and shape[0] in (1, want[0]) and shape[1] == want[1]:
                 array = array[..., None]
             elif not (shape == () or (len(shape) == 3 and shape[0] == 1 and shape[1:] == want[1:])):
-                raise InvalidAction(f"decisions of stage {stage!r} must have shape {want} (markets, agents, numbers), got {shape}")
+                raise InvalidAction(
+                    f"decisions of stage {stage!r} must have shape {want} (markets, agents, numbers), got {shape}"
+                )
             array = xp.broadcast_to(array, want)
         if not bool(xp.all(xp.isfinite(array))):
             bad = np.argwhere(~np.isfinite(to_numpy(array)))[0]
             agent = f"{spec.role}_{bad[1]}"
-            raise InvalidAction(f"NaN or infinite decision of {agent} at stage {stage!r} in market {bad[0]}: decisions must be finite")
+            raise InvalidAction(
+                f"NaN or infinite decision of {agent} at stage {stage!r} in market {bad[0]}: decisions must be finite"
+            )
         return array
 
     # -- shells -----------------------------------------------------------------------------------------------------
@@ -566,8 +592,13 @@ def tree_map(function: Any, tree: Any) -> Any:
 
 
 def _is_array(xp: Any, value: Any, dtype: Any) -> bool:
-    return not isinstance(value, (int, float, list, tuple)) and getattr(value, "dtype", None) == dtype and hasattr(value, "shape")
+    return (
+        not isinstance(value, (int, float, list, tuple))
+        and getattr(value, "dtype", None) == dtype
+        and hasattr(value, "shape")
+    )
 
 
-def _rebuild(cls: type[Market], params: Any, backend: Backend) -> Market:
+def _rebuild(cls: type[Market], params: Any, backend: Backend, id: str) -> Market:
+    cls.id = id or cls.id
     return cls(params, backend=backend)

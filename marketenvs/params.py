@@ -53,7 +53,9 @@ def number(
 
 def count(default: int | None, doc: str, *, low: int = 1, symbol: str | None = None, optional: bool = False) -> Any:
     """A static integer field, at least ``low``; None is valid when ``optional``."""
-    return field(default=default, metadata={"kind": "count", "doc": doc, "low": low, "symbol": symbol, "optional": optional})
+    return field(
+        default=default, metadata={"kind": "count", "doc": doc, "low": low, "symbol": symbol, "optional": optional}
+    )
 
 
 def option(default: str, doc: str, choices: Mapping[str, str] | Sequence[str]) -> Any:
@@ -83,7 +85,9 @@ class MarketParams:
     """
 
     horizon: int = count(200, "rounds per episode (truncated, never terminated)", symbol="T")
-    drift: Mapping[str, Any] | None = static(None, "numeric fields that change within an episode: name -> Jump or AutoRegressive")
+    drift: Mapping[str, Any] | None = static(
+        None, "numeric fields that change within an episode: name -> Jump or AutoRegressive"
+    )
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
@@ -148,7 +152,8 @@ def theta_type(name: str, params: type[MarketParams], derived: Sequence[str] = (
 
     Assign it at module level under the same ``name``, so that states can be pickled.
     """
-    cls = collections.namedtuple(name, [f.name for f in numeric_fields(params)] + list(derived))  # noqa: PYI024
+    fields = [f.name for f in numeric_fields(params)] + list(derived)
+    cls = collections.namedtuple(name, fields)  # type: ignore[misc]
     cls.__module__ = sys._getframe(1).f_globals["__name__"]
     cls.__doc__ = "Numeric parameters: (1 or B, *shape) arrays, (1 or B, 1) for a number of the whole market."
     return cls
@@ -234,7 +239,7 @@ def draw_theta(params: MarketParams, theta_cls: Any, backend: Backend, key: Arra
     for position, f in enumerate(numeric_fields(type(params))):
         value, shape = getattr(params, f.name), params.size(f.metadata["shape"])
         if isinstance(value, Distribution):
-            shared = value.per == "market" or not shape
+            shared = value.shared or not shape
             noise = {"u": Noise("uniform", (1,) if shared else shape)}
             u = backend.draw(backend.fold(key, position, 7), noise)["u"]
             if shared and shape:
@@ -283,7 +288,9 @@ class AutoRegressive:
 
     def __post_init__(self) -> None:
         if not (0 <= self.rho <= 1 and self.sigma >= 0):
-            raise InvalidParameter(f"AutoRegressive(rho={self.rho}, sigma={self.sigma}): needs 0 <= rho <= 1 and sigma >= 0")
+            raise InvalidParameter(
+                f"AutoRegressive(rho={self.rho}, sigma={self.sigma}): needs 0 <= rho <= 1 and sigma >= 0"
+            )
 
     def noise(self, shape: tuple[int, ...]) -> Noise:
         """Standard normal innovations."""

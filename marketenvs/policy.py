@@ -50,6 +50,10 @@ class Policy:
     stochastic: bool = False
     units: Literal["natural", "action"] = "natural"
 
+    def __deepcopy__(self, memo: dict) -> Policy:
+        """A policy copies as itself: frameworks deep-copy keyword arguments, a trained network is one thing."""
+        return self
+
     def start(self, market: Market, role: str, batch: int, seed: int) -> None:
         """Called once before play: the market (its parameters may be read only with "model" access), the role, B, and a seed."""
         self.market, self.role, self.batch, self.seed = market, role, batch, seed
@@ -64,7 +68,10 @@ class Policy:
 
     def strategy(self, stage: Stage, obs: np.ndarray, mask: np.ndarray | None, state: State, draws: int) -> Strategy:
         """The distribution of the next decision without changing the policy's memory; ``draws`` samples where it is stochastic."""
-        values = [decide(copy.copy(self), self.market, stage, obs, mask, state) for _ in range(draws if self.stochastic else 1)]
+        values = [
+            decide(copy.copy(self), self.market, stage, obs, mask, state)
+            for _ in range(draws if self.stochastic else 1)
+        ]
         return Samples(np.stack(values)) if self.stochastic else Pure(values[0])
 
 
@@ -93,7 +100,9 @@ def decide(policy: Any, market: Market, stage: Stage, obs: Any, mask: Any, state
     try:
         decisions = np.broadcast_to(np.asarray(raw, dtype=np.float64), want)
     except (ValueError, TypeError):
-        raise InvalidAction(f"the policy of {stage.role!r} returned shape {raw.shape}; expected {want} (markets, agents, numbers)") from None
+        raise InvalidAction(
+            f"the policy of {stage.role!r} returned shape {raw.shape}; expected {want} (markets, agents, numbers)"
+        ) from None
     if not np.all(np.isfinite(decisions)):
         raise InvalidAction(f"the policy of {stage.role!r} returned NaN or infinity at stage {stage.name!r}")
     return decisions
@@ -122,7 +131,7 @@ class Uniform(Policy):
             ranks = self.rng.uniform(size=weights.shape) * (weights > 0)
             actions = ranks.argmax(axis=-1)
         else:
-            actions = self.rng.integers(0, space.n, size=shape[:2])
+            actions = self.rng.integers(0, int(space.n), size=shape[:2])  # type: ignore[attr-defined]
         return stage.codec.decode(np, actions, np.broadcast_to(low, shape), np.broadcast_to(high, shape))
 
     def act(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -149,11 +158,17 @@ class EquilibriumPolicy(Policy):
         self.rng = np.random.default_rng(seed)
         self._solved: tuple[Any, Any] = (None, None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_solved": (None, None)}  # solutions hold closures; solved again when needed
+
     def strategy(self, stage: Stage, obs: np.ndarray, mask: np.ndarray | None, state: State, draws: int) -> Strategy:
         from .strategy import Reply
 
-        equilibrium = self._solve(state)
-        strategy = equilibrium.strategy[stage.name]
+        if state.decisions and type(self.market).respond is not Market.respond:
+            # Followers need only the answer to what was just played, not the whole game.
+            strategy = self.market.respond(state._replace(decisions={}), state.decisions).strategy[stage.name]
+        else:
+            strategy = self._solve(state).strategy[stage.name]
         return strategy.answer(state) if isinstance(strategy, Reply) else strategy
 
     def act_at(self, stage: Stage, obs: np.ndarray, mask: np.ndarray | None, state: State) -> np.ndarray:

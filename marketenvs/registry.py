@@ -129,11 +129,15 @@ def make(
     return cls(cls.Params.preset(preset or found.default_preset, **params), backend=backend, dtype=dtype, device=device)
 
 
-def parallel_env(id: str, *, render_mode: str | None = None, **params: Any) -> Any:
-    """A PettingZoo ``ParallelEnv`` of the market ``id``; see :func:`make` for the parameters."""
-    return make(id, **params).parallel_env(render_mode=render_mode)
+def parallel_env(id: str, **params: Any) -> Any:
+    """A PettingZoo ``ParallelEnv`` of the market ``id``; takes ``render_mode``, ``reward_scale`` and :func:`make`'s parameters."""
+    from .shells.parallel import MarketParallelEnv
+
+    return MarketParallelEnv(id, **params)
 
 
-def aec_env(id: str, *, render_mode: str | None = None, **params: Any) -> Any:
-    """A PettingZoo ``AECEnv`` of the market ``id``; see :func:`make` for the parameters."""
-    return make(id, **params).aec_env(render_mode=render_mode)
+def aec_env(id: str, **params: Any) -> Any:
+    """A PettingZoo ``AECEnv`` of the market ``id``; takes ``render_mode``, ``reward_scale`` and :func:`make`'s parameters."""
+    from .shells.aec import MarketAECEnv
+
+    return MarketAECEnv(id, **params)

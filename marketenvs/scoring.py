@@ -275,7 +275,9 @@ def _own_agent(batch: int, n: int) -> np.ndarray:
     return np.arange(batch) % n
 
 
-def _panel_rounds(task: Task, market: Market, role: str, policy: Any, member: Any, seed: int) -> Iterator[tuple[State, Any, Outcome]]:
+def _panel_rounds(
+    task: Task, market: Market, role: str, policy: Any, member: Any, seed: int
+) -> Iterator[tuple[State, Any, Outcome]]:
     """The scored rounds: (state before, policies, outcome)."""
     size = min(PANEL_MARKETS, len(task.instances))
     state = market.take(task.held_out(market), np.arange(size))
@@ -314,7 +316,9 @@ def panel_anchors(task: Task) -> dict[str, dict[str, tuple[float, float]]]:
         found[role] = {}
         single = names == (market.stages[0].name,) and market.roles[role] == 1 and market.stages[0].codec.width == 1
         for name, member in PANEL.items():
-            uniform = float(np.mean([_panel_payoff(task, market, role, Uniform(), member, seed).mean() for seed in range(4)]))
+            uniform = float(
+                np.mean([_panel_payoff(task, market, role, Uniform(), member, seed).mean() for seed in range(4)])
+            )
             best = _panel_payoff(task, market, role, EquilibriumPolicy() if single else member(), member, 0)
             if single:
                 low, high = (b[0] for b in stage_bounds(market, task.held_out(market), names[0]))
@@ -346,7 +350,8 @@ def _best_reply_payoff(task: Task, market: Market, role: str, member: Any) -> np
             here = market.commit(here, stage.name, market.check_decisions(here, stage.name, decisions))
             drawn[stage.name] = Pure(decisions)
         names = [s.name for s in market.stages]
-        values, gains = None, 0.0
+        values: Any = None
+        gains: Any = 0.0
         for k, name in enumerate(names):
             if market.stage(name).role == role:
                 reply = market.best_response(state, name, {**strategies, **{e: drawn[e] for e in names[:k]}})
@@ -369,7 +374,9 @@ def anchors(task: Task) -> dict[str, Any]:
     judged = _judge(task, market, policies, seed=7)
     for role, value in judged.regret.items():
         if not value > 0:
-            raise MarketEnvsError(f"task {task.name}: uniform play has no regret for role {role!r}; no score can be defined")
+            raise MarketEnvsError(
+                f"task {task.name}: uniform play has no regret for role {role!r}; no score can be defined"
+            )
     scale = {}
     state = task.held_out(market)
     for k, role in enumerate(policies):
@@ -396,7 +403,9 @@ def best_constant(task: Task, points: int = 9, zooms: int = 2) -> dict[str, Cons
     ranges = {s.name: tuple(b[0] for b in stage_bounds(market, state, s.name)) for s in market.stages}
     found = {role: (math.inf, 0.5, None) for role in market.roles}
     solved = market.equilibrium(state).on_path
-    median = {role: np.median(solved[names[0]], axis=0) for role, names in market.stages_of.items() if _has(solved, names)}
+    median = {
+        role: np.median(solved[names[0]], axis=0) for role, names in market.stages_of.items() if _has(solved, names)
+    }
 
     def judge(profile: Mapping[str, Any]) -> dict[str, float]:
         return _judge(task, market, profile, seed=3).regret

@@ -55,14 +55,20 @@ class Samples(Strategy):
         if values.ndim != 4 or not np.all(np.isfinite(values)):
             raise InvalidAction(f"Samples.values must be finite with shape (S, B, n, k), got shape {values.shape}")
         size = values.shape[0]
-        weights = np.full(size, 1.0 / size) if self.weights is None else np.asarray(to_numpy(self.weights), dtype=np.float64)
+        weights = (
+            np.full(size, 1.0 / size) if self.weights is None else np.asarray(to_numpy(self.weights), dtype=np.float64)
+        )
         if weights.ndim == 1:
             weights = weights[:, None, None]
         if weights.ndim != 3 or weights.shape[0] != size or np.any(weights < 0):
-            raise InvalidAction(f"Samples.weights must be non-negative with shape ({size},) or ({size}, B, n), got {weights.shape}")
+            raise InvalidAction(
+                f"Samples.weights must be non-negative with shape ({size},) or ({size}, B, n), got {weights.shape}"
+            )
         total = weights.sum(axis=0)
         if np.any(np.abs(total - 1) > 1e-9):
-            raise InvalidAction(f"Samples.weights must sum to 1 over the first axis, got sums in [{total.min()}, {total.max()}]")
+            raise InvalidAction(
+                f"Samples.weights must sum to 1 over the first axis, got sums in [{total.min()}, {total.max()}]"
+            )
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "weights", weights)
 
@@ -95,7 +101,9 @@ class Reply(Strategy):
     answer: Callable[[Any], Strategy]
 
     def draw(self, uniforms: np.ndarray) -> np.ndarray:
-        raise InvalidAction("a Reply is a map; resolve it with answer(state) at a state in which the earlier stages are committed")
+        raise InvalidAction(
+            "a Reply is a map; resolve it with answer(state) at a state in which the earlier stages are committed"
+        )
 
 
 class ByStage(Mapping[str, Any]):
@@ -163,7 +171,9 @@ class Equilibrium:
         """
         mixed = [stage for stage in self.strategy if self.on_path._items.get(stage) is None]
         if mixed:
-            raise InvalidAction(f"the equilibrium is mixed at stage(s) {', '.join(mixed)}: use eq.strategy, not eq.actions")
+            raise InvalidAction(
+                f"the equilibrium is mixed at stage(s) {', '.join(mixed)}: use eq.strategy, not eq.actions"
+            )
         return self.on_path
 
 

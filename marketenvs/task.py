@@ -27,7 +27,10 @@ from .market import Market, State
 from .registry import make
 
 FORMAT = 1
-_TYPES = {c.__name__: c for c in (arrays.Uniform, arrays.LogUniform, arrays.Choice, FirstThen, params.Jump, params.AutoRegressive)}
+_TYPES = {
+    c.__name__: c
+    for c in (arrays.Uniform, arrays.LogUniform, arrays.Choice, FirstThen, params.Jump, params.AutoRegressive)
+}
 
 
 @dataclass(frozen=True)
@@ -168,10 +171,14 @@ class Task:
         if content.get("format") != FORMAT:
             raise MarketEnvsError(f"{where}: format {content.get('format')!r} is not supported (expected {FORMAT})")
         if data.get("hash") != content_hash(content):
-            raise MarketEnvsError(f"{where}: the content does not fit its hash; tasks are frozen, make a new one under another name")
+            raise MarketEnvsError(
+                f"{where}: the content does not fit its hash; tasks are frozen, make a new one under another name"
+            )
         d = dict(content["definition"])
         definition = Definition(**{**d, "params": decode(d["params"]), "plan": Plan(**d["plan"])})
-        prefixes = {k: {s: np.asarray(a, dtype=np.float64) for s, a in v.items()} for k, v in content["prefixes"].items()}
+        prefixes = {
+            k: {s: np.asarray(a, dtype=np.float64) for s, a in v.items()} for k, v in content["prefixes"].items()
+        }
         rest = {k: content[k] for k in ("rejected", "scale", "anchors", "epsilon", "floors", "optimum", "panel")}
         return cls(definition, tuple(content["instances"]), prefixes=prefixes, hash=data["hash"], **rest)
 
@@ -194,7 +201,9 @@ def build_task(definition: Definition, floors: bool = True) -> Task:
         if len(good) >= wanted:
             break
         if len(good) < size / 2:
-            raise MarketEnvsError(f"task {definition.name}: only {len(good)} of {size} drawn markets have a certified equilibrium")
+            raise MarketEnvsError(
+                f"task {definition.name}: only {len(good)} of {size} drawn markets have a certified equilibrium"
+            )
         size += max(8, int(1.2 * (wanted - len(good))))
     kept = good[:wanted]
     rejected = int(kept[-1] + 1 - wanted)
@@ -319,7 +328,10 @@ def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 
 def encode(value: Any) -> Any:
     """Parameters as JSON: distributions and drifts become ``{"type": ..., fields}``."""
     if isinstance(value, (Distribution, FirstThen, params.Jump, params.AutoRegressive)):
-        return {"type": type(value).__name__, **{f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+        return {
+            "type": type(value).__name__,
+            **{f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)},
+        }
     if isinstance(value, Mapping):
         return {k: encode(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from marketenvs_baselines import ALGORITHMS
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from marketenvs.task import write_json
-from marketenvs_baselines import ALGORITHMS
 
 from . import leaderboard, runs, tables
 
@@ -39,7 +39,10 @@ def run(
     for text in damaged:
         console.print(f"[yellow]redoing:[/] {text}", highlight=False, soft_wrap=True)
     jobs = runs.make_jobs(todo)
-    console.print(f"{len(wanted)} runs wanted, {reused} reused, {len(todo)} to do in {len(jobs)} jobs on {workers} workers", highlight=False)
+    console.print(
+        f"{len(wanted)} runs wanted, {reused} reused, {len(todo)} to do in {len(jobs)} jobs on {workers} workers",
+        highlight=False,
+    )
     report = runs.Report(reused=reused, failed={})
     if jobs:
         report = _with_progress(console, wanted, folder, workers, jobs)
@@ -60,8 +63,15 @@ def run(
     return 1 if report.failed else 0
 
 
-def _with_progress(console: Any, wanted: Sequence[runs.Run], folder: Path, workers: int, jobs: Sequence[runs.Job]) -> runs.Report:
-    columns = (TextColumn("{task.description}", table_column=None), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def _with_progress(
+    console: Any, wanted: Sequence[runs.Run], folder: Path, workers: int, jobs: Sequence[runs.Job]
+) -> runs.Report:
+    columns = (
+        TextColumn("{task.description}", table_column=None),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=False) as progress:
         whole = progress.add_task("all jobs", total=len(jobs))
         bars: dict[str, Any] = {}

@@ -12,15 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from marketenvs_baselines import ALGORITHMS
+
 from marketenvs.errors import MarketEnvsError, UnknownName
 from marketenvs.task import Task, write_json
-from marketenvs_baselines import ALGORITHMS
 
 from . import runs, statistics
 from .runs import Run
 from .statistics import Interval
 
 SEEDS = 10
+CURVE = 8
+"""Points of a learning curve in full runs; the quick suite scores only the final policies."""
 REFERENCE = Path(__file__).parent / "reference"
 
 
@@ -79,7 +82,11 @@ class Board:
 
 
 def wanted_runs(
-    suite: str, algorithms: Sequence[str] | None = None, seeds: int = SEEDS, tasks: Sequence[str] | None = None, full: bool = False
+    suite: str,
+    algorithms: Sequence[str] | None = None,
+    seeds: int = SEEDS,
+    tasks: Sequence[str] | None = None,
+    full: bool = False,
 ) -> tuple[list[Run], dict[str, dict[str, str]], dict[str, Task]]:
     """The runs of a suite: every algorithm on every task it can play.
 
@@ -115,7 +122,8 @@ def wanted_runs(
                 left.setdefault(task_name, {})[algorithm.name] = reason
                 continue
             budget = min(task.budget, algorithm.quick_budget) if not full or not algorithm.quick_budget else task.budget
-            out += [Run(suite, task_name, str(path), task.hash, name, seed, budget) for seed in range(seeds)]
+            curve = CURVE if full else 0
+            out += [Run(suite, task_name, str(path), task.hash, name, seed, budget, curve) for seed in range(seeds)]
     return out, left, {k: t for k, (_, t) in loaded.items()}
 
 
@@ -159,7 +167,9 @@ def _panel(found: Sequence[Mapping[str, float | None]]) -> dict[str, float | Non
     return out
 
 
-def collect(suite: str, folder: Path, wanted: Sequence[Run], left: Mapping[str, Mapping[str, str]], tasks: dict[str, Task]) -> Board:
+def collect(
+    suite: str, folder: Path, wanted: Sequence[Run], left: Mapping[str, Mapping[str, str]], tasks: dict[str, Task]
+) -> Board:
     """The board from finished results, and committed reference results for what is left out."""
     board = Board(suite, tasks)
     grouped: dict[tuple[str, str], list[Run]] = {}

@@ -40,6 +40,8 @@ class Run:
     algorithm: str
     seed: int
     budget: int
+    curve: int = 0
+    """Checkpoints at which the learning curve is scored (log-spaced); part of no key: a curve never changes the result."""
 
     def path(self, folder: Path) -> Path:
         """Where its result belongs."""
@@ -98,7 +100,9 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise MarketEnvsError(f"the results folder {path} cannot be written: {error.strerror or error}. Choose another with --results") from None
+        raise MarketEnvsError(
+            f"the results folder {path} cannot be written: {error.strerror or error}. Choose another with --results"
+        ) from None
     return path
 
 
@@ -133,7 +137,9 @@ def provenance() -> dict[str, Any]:
     commit = None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         here = Path(__file__).resolve().parent
-        out = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10)
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
+        )
         commit = out.stdout.strip() or None
     return {"versions": versions, "python": platform.python_version(), "machine": platform.platform(), "commit": commit}
 
@@ -145,24 +151,36 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
         The files written.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a finished result is always whole
-    import marketenvs
-    from marketenvs.scoring import evaluate_role
+    from marketenvs.scoring import evaluate, evaluate_role
 
     first = job.runs[0]
     task = load_task(first.task_path)
     algorithm = resolve_any(first.algorithm)
-    curve: list[list[float]] = [[] for _ in job.runs]
+    curve: list[list[list[float]]] = [[] for _ in job.runs]
+    left = _checkpoints(first.budget, first.curve)
+    scoring_seconds = 0.0
     begun = time.perf_counter()
 
     def report(rounds: int, policies: Callable[[], Any] | None = None, metrics: Any = None) -> None:
+        nonlocal scoring_seconds
         if progress is not None:
             progress.put((job.label, rounds / max(first.budget, 1)))
+        if policies is None or not left or rounds < left[0] or rounds >= first.budget:
+            return
+        while left and rounds >= left[0]:
+            left.pop(0)
+        paused = time.perf_counter()
+        now: Any = policies()
+        for points, trained, run in zip(curve, now if isinstance(now, list) else [now], job.runs, strict=True):
+            score = evaluate(task, trained, seed=run.seed).score
+            points.append([rounds, (paused - begun - scoring_seconds) / len(job.runs), score])
+        scoring_seconds += time.perf_counter() - paused
 
     policies = algorithm.run(task, [r.seed for r in job.runs], first.budget, report)
-    seconds = (time.perf_counter() - begun) / len(job.runs)
+    seconds = (time.perf_counter() - begun - scoring_seconds) / len(job.runs)
     written = []
     for run, trained, points in zip(job.runs, policies, curve, strict=True):
-        found = marketenvs.evaluate(task, trained, seed=run.seed)
+        found = evaluate(task, trained, seed=run.seed)
         roles = {role: evaluate_role(task, role, policy, seed=run.seed) for role, policy in trained.items()}
         path = run.path(Path(folder))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +190,7 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
             "algorithm": {"title": algorithm.title, "access": algorithm.access, "stochastic": algorithm.stochastic},
             "rounds": run.budget,
             "training_seconds": seconds,
-            "curve": points,
+            "curve": [*points, [run.budget, seconds, found.score]],
             "evaluation": found.to_json(),
             "roles": roles,
             "provenance": provenance(),
@@ -182,6 +200,14 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
     if progress is not None:
         progress.put((job.label, 1.0))
     return written
+
+
+def _checkpoints(budget: int, count: int) -> list[int]:
+    """Log-spaced rounds at which the curve is scored."""
+    if count < 1 or budget < 200:
+        return []
+    ratio = (budget / 100) ** (1 / count)
+    return [int(100 * ratio**k) for k in range(count)]
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats as _stats  # type: ignore[import-untyped]
@@ -20,13 +21,13 @@ class Interval:
     high: float
 
     def text(self, digits: int = 3) -> str:
-        """"0.913 [0.882, 0.934]"; a single number where all runs agree."""
+        """As text: 0.913 [0.882, 0.934], or a single number where all runs agree."""
         if self.high - self.low < 0.5 * 10.0**-digits:
             return f"{self.value:.{digits}f}"
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def iqm(values: Sequence[float]) -> float:
+def iqm(values: Any) -> float:
     """Mean of the middle half."""
     return float(_stats.trim_mean(np.asarray(values, dtype=float), 0.25))
 

@@ -8,7 +8,18 @@ from typing import Any
 
 from .leaderboard import Board, Row, aggregate
 
-HEADINGS = ("algorithm", "score IQM [95 % CI]", "min role", "digits", "NashConv [lower, upper]", "regret per role", "welfare", "rounds", "s/run", "runs")
+HEADINGS = (
+    "algorithm",
+    "score IQM [95 % CI]",
+    "min role",
+    "digits",
+    "NashConv [lower, upper]",
+    "regret per role",
+    "welfare",
+    "rounds",
+    "s/run",
+    "runs",
+)
 
 
 def cells(row: Row) -> list[str]:
@@ -72,7 +83,11 @@ def print_board(board: Board, console: Any) -> None:
 
     for task in board.tasks:
         rows = board.rows.get(task, [])
-        table = Table(title=f"{task}: {board.tasks[task].definition.title}  [profile track]", title_justify="left", caption=floors_line(board, task))
+        table = Table(
+            title=f"{task}: {board.tasks[task].definition.title}  [profile track]",
+            title_justify="left",
+            caption=floors_line(board, task),
+        )
         table.caption_justify = "left"
         for k, heading in enumerate(HEADINGS):
             table.add_column(heading, justify="left" if k in (0, 5) else "right", overflow="fold")
@@ -81,7 +96,10 @@ def print_board(board: Board, console: Any) -> None:
         console.print(table)
         if rows:
             headings, lines = role_table(rows)
-            table = Table(title=f"{task}  [role track: one role against the frozen panel; 0 uniform, 1 reference play]", title_justify="left")
+            table = Table(
+                title=f"{task}  [role track: one role against the frozen panel; 0 uniform, 1 reference play]",
+                title_justify="left",
+            )
             for k, heading in enumerate(headings):
                 table.add_column(heading, justify="left" if k == 0 else "right")
             for line in lines:
@@ -143,28 +161,40 @@ def page(board: Board, provenance: dict[str, Any]) -> str:
     for task, content in board.tasks.items():
         rows = board.rows.get(task, [])
         body.append(f"<h2 id='{esc(task)}'>{esc(task)} <span class=note>{esc(content.definition.title)}</span></h2>")
-        body.append(f"<p class=note>{esc(content.definition.tests)}. {esc(floors_line(board, task))}</p><div class=scroll><table><tr>")
+        body.append(
+            f"<p class=note>{esc(content.definition.tests)}. {esc(floors_line(board, task))}</p><div class=scroll><table><tr>"
+        )
         body.append("".join(f"<th>{esc(h)}</th>" for h in HEADINGS) + "</tr>")
         for row in rows:
             body.append(_html_row(row))
         body.append("</table></div>")
         if rows:
             headings, lines = role_table(rows)
-            body.append("<details><summary class=note>role track: one role against the frozen panel (0 uniform, 1 reference play)</summary><table><tr>")
+            body.append(
+                "<details><summary class=note>role track: one role against the frozen panel (0 uniform, 1 reference play)</summary><table><tr>"
+            )
             body.append("".join(f"<th>{esc(h)}</th>" for h in headings) + "</tr>")
             body += ["<tr>" + "".join(f"<td>{esc(c)}</td>" for c in line) + "</tr>" for line in lines]
             body.append("</table></details>")
         reasons = board.missing.get(task, {})
         if reasons:
-            body.append("<p class=note>Without a result: " + "; ".join(f"{esc(n)} ({esc(r)})" for n, r in reasons.items()) + "</p>")
+            body.append(
+                "<p class=note>Without a result: "
+                + "; ".join(f"{esc(n)} ({esc(r)})" for n, r in reasons.items())
+                + "</p>"
+            )
     total = aggregate(board)
     if total:
-        body.append("<h2>Aggregate</h2><p class=note>Algorithms with a result on every task that is not a tripwire.</p><table>")
+        body.append(
+            "<h2>Aggregate</h2><p class=note>Algorithms with a result on every task that is not a tripwire.</p><table>"
+        )
         body.append("<tr><th>algorithm</th><th>score IQM [95 % CI]</th><th>tasks</th></tr>")
         body += [f"<tr><td>{esc(t)}</td><td>{v.text()}</td><td>{n}</td></tr>" for t, v, n in total]
         body.append("</table>")
     versions = ", ".join(f"{k} {v}" for k, v in provenance["versions"].items())
-    body.append(f"<p class=note>commit {esc(str(provenance['commit']))}; Python {esc(provenance['python'])}; {esc(versions)}</p>")
+    body.append(
+        f"<p class=note>commit {esc(str(provenance['commit']))}; Python {esc(provenance['python'])}; {esc(versions)}</p>"
+    )
     head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>marketenvs leaderboard</title><style>{_STYLE}</style>"
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>\n"
 

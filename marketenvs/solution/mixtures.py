@@ -21,7 +21,9 @@ DRAWS = 256
 BUDGET = 400_000  # market evaluations per agent that one estimate may spend
 
 
-def draw_profile(market: Market, state: State, profile: Mapping[str, Strategy], rng: np.random.Generator) -> dict[str, np.ndarray]:
+def draw_profile(
+    market: Market, state: State, profile: Mapping[str, Strategy], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """One independent draw of everybody's decisions, stage after stage (replies answer what was drawn before them)."""
     here, out = state, {}
     for stage in market.stages:
@@ -35,7 +37,9 @@ def draw_profile(market: Market, state: State, profile: Mapping[str, Strategy], 
     return out
 
 
-def sampled_payoff(market: Market, state: State, profile: Mapping[str, Strategy], draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
+def sampled_payoff(
+    market: Market, state: State, profile: Mapping[str, Strategy], draws: int = DRAWS, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Mean payoffs {role: (B, n)} over independent draws."""
     rng = np.random.default_rng(seed)
     batch = market.batch(state)
@@ -44,7 +48,9 @@ def sampled_payoff(market: Market, state: State, profile: Mapping[str, Strategy]
     return {role: market.backend.numpy(p).reshape(draws, batch, -1).mean(axis=0) for role, p in payoffs.items()}
 
 
-def sampled_best_response(market: Market, state: State, stage: str, profile: Mapping[str, Strategy], seed: int = 0) -> BestResponse:
+def sampled_best_response(
+    market: Market, state: State, stage: str, profile: Mapping[str, Strategy], seed: int = 0
+) -> BestResponse:
     """Best deviation from a mixed profile, estimated; ``kind`` is "estimate" and ``upper`` is inf."""
     rng = np.random.default_rng(seed)
     batch = market.batch(state)

@@ -29,7 +29,9 @@ def stage_bounds(market: Market, state: State, stage: str) -> tuple[np.ndarray, 
     return tuple(np.broadcast_to(market.backend.numpy(b), shape) for b in (low, high))  # type: ignore[return-value]
 
 
-def deviation_values(market: Market, state: State, stage: str, decisions: Mapping[str, np.ndarray], candidates: np.ndarray) -> np.ndarray:
+def deviation_values(
+    market: Market, state: State, stage: str, decisions: Mapping[str, np.ndarray], candidates: np.ndarray
+) -> np.ndarray:
     """Value of each agent's unilateral deviation to each candidate, later stages re-answering where the market can say how.
 
     Args:
@@ -118,7 +120,8 @@ def equilibrium(market: Market, state: State, starts: int = 4, sweeps: int = 12,
     best: dict[str, np.ndarray] = {}
     for start in range(starts):
         profile = {
-            name: low + (high - low) * (0.5 if start == 0 else rng.uniform(size=low.shape)) for name, (low, high) in bounds.items()
+            name: low + (high - low) * (0.5 if start == 0 else rng.uniform(size=low.shape))
+            for name, (low, high) in bounds.items()
         }
         for sweep in range(sweeps):
             damping = max(0.2, 0.9**sweep)

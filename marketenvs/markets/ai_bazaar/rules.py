@@ -20,7 +20,7 @@ the nearest level. NaN and infinities raise.
 | stage | ``paper`` | ``own`` (default) | ``full`` |
 |---|---|---|---|
 | pricing | last purchases (N) | + last price, mean, least and largest last purchase (N + 4) | + every consumer's beta, u, m, delta (5N + 4) |
-| purchase | price (1) | + own beta, u, m, delta, own last purchase, mean last purchase (7) | + the others' beta, u, m, delta in cyclic order (4N + 3) |
+| purchase | price (1) | + own beta, u, m, delta, own and mean last purchase (7) | + the others' beta, u, m, delta in cyclic order (4N + 3) |
 
 **Metrics** per round: ``price``, ``demand`` (sum F), ``effort`` (S), ``share`` (alpha_i), ``mining_probability`` (rho_i), ``welfare`` (resource
 welfare: payments removed), ``welfare_utility`` (sum of all payoffs), ``clipped``.
@@ -84,30 +84,53 @@ class BazaarParams(MarketParams):
     """Parameters of AI-Bazaar; defaults are the ``calibrated`` preset."""
 
     n_consumers: int = count(10, "consumers", symbol="N")
-    unit_cost: Any = number(5.0, "the provider's cost of a unit of computing power", unit="money/unit", symbol="C", low=0)
+    unit_cost: Any = number(
+        5.0, "the provider's cost of a unit of computing power", unit="money/unit", symbol="C", low=0
+    )
     business_value: Any = number(
-        220.0, "worth of a unit that serves the own business", unit="tokens/unit", symbol="C_b", shape=("n_consumers",), low=0
+        220.0,
+        "worth of a unit that serves the own business",
+        unit="tokens/unit",
+        symbol="C_b",
+        shape=("n_consumers",),
+        low=0,
     )
     payment_weight: Any = number(
-        15.0, "weight of a payment in a consumer's profit", unit="tokens/money", symbol="u", shape=("n_consumers",), low=0
+        15.0,
+        "weight of a payment in a consumer's profit",
+        unit="tokens/money",
+        symbol="u",
+        shape=("n_consumers",),
+        low=0,
     )
     token_effect: Any = number(1.0, "worth of mined tokens", symbol="m", shape=("n_consumers",), low=0)
     block_reward: Any = number(30000.0, "fixed reward of a block", unit="tokens", symbol="R", low=0)
     block_size: Any = number(500.0, "transactions in a block", unit="transactions", symbol="B", low=0)
     transaction_reward: Any = number(15.0, "reward per transaction", unit="tokens", symbol="lam", low=0)
     mining_ratio: Any = number(
-        FirstThen(0.2, 0.1), "share of the purchase that mines (role-playing ratio)", symbol="beta", shape=("n_consumers",), low=0, high=1
+        FirstThen(0.2, 0.1),
+        "share of the purchase that mines (role-playing ratio)",
+        symbol="beta",
+        shape=("n_consumers",),
+        low=0,
+        high=1,
     )
     puzzle_constant: Any = number(1 / 20, "puzzle constant, 1 / training time", unit="1/s", symbol="eps", low=0)
     propagation: Any = number(0.01, "propagation time per unit of block size and loss", unit="s", symbol="tau", low=0)
-    loss: Any = number(0.8, "loss of the trained network (evaluation metric)", symbol="delta", shape=("n_consumers",), low=0)
+    loss: Any = number(
+        0.8, "loss of the trained network (evaluation metric)", symbol="delta", shape=("n_consumers",), low=0
+    )
     purchase_min: Any = number(10.0, "least purchase", unit="units", symbol="F_min", shape=("n_consumers",), low=0)
-    purchase_max: Any = number(100.0, "largest purchase", unit="units", symbol="F_max", shape=("n_consumers",), low=0, open_low=True)
+    purchase_max: Any = number(
+        100.0, "largest purchase", unit="units", symbol="F_max", shape=("n_consumers",), low=0, open_low=True
+    )
     price_min: Any = number(10.0, "least price", unit="money/unit", symbol="p_min", low=0)
     price_max: Any = number(20.0, "largest price", unit="money/unit", symbol="p_max", low=0)
     price_levels: int | None = count(None, "prices on a grid (None: continuous)", low=2, optional=True)
     amount_levels: int | None = count(None, "purchases on a grid (None: continuous)", low=2, optional=True)
-    mining: str = option("expected", "reward of mining: its mean, or one sampled winner per round", ("expected", "sampled"))
+    mining: str = option(
+        "expected", "reward of mining: its mean, or one sampled winner per round", ("expected", "sampled")
+    )
     observation: str = option("own", "what agents see", ("paper", "own", "full"))
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -128,7 +151,9 @@ class BazaarParams(MarketParams):
             if self.bounds_of(low)[1] > self.bounds_of(high)[0] and not self._ordered(low, high):
                 raise InvalidParameter(f"{low}={getattr(self, low)!r} exceeds {high}={getattr(self, high)!r}")
         if (self.price_levels is None) != (self.amount_levels is None):
-            raise InvalidParameter("give both price_levels and amount_levels, or neither: a market is a grid or continuous")
+            raise InvalidParameter(
+                "give both price_levels and amount_levels, or neither: a market is a grid or continuous"
+            )
 
     def _ordered(self, low: str, high: str) -> bool:
         """Whether two array fields are ordered entry by entry."""
@@ -170,7 +195,9 @@ class AIBazaar(Market):
             codec: Codec = BoxCodec() if levels is None else GridCodec(levels)
             return Stage(name, role, codec, spaces.Box(0.0, 1.0, (d,), np.float32))
 
-        return stage("pricing", "provider", p.price_levels, size[0]), stage("purchase", "consumer", p.amount_levels, size[1])
+        return stage("pricing", "provider", p.price_levels, size[0]), stage(
+            "purchase", "consumer", p.amount_levels, size[1]
+        )
 
     # -- rules ------------------------------------------------------------------------------------------------------
 
@@ -179,7 +206,8 @@ class AIBazaar(Market):
         decay = xp.exp(-theta.puzzle_constant * theta.propagation * theta.loss * theta.block_size)
         reward = theta.token_effect * (theta.block_reward + theta.transaction_reward * theta.block_size) * decay
         margin = (1.0 - theta.mining_ratio) * theta.business_value
-        types = crowd = None
+        types: Any = None
+        crowd: Any = None
         if self.params.observation != "paper":
             rows = max(getattr(theta, name).shape[0] for name in _TYPES)
             scaled = [self._scaled(getattr(theta, name), *self.params.bounds_of(name)) for name in _TYPES]
@@ -219,7 +247,7 @@ class AIBazaar(Market):
             width = high - low
             return (value - low) * xp.where(width > 0, 1.0 / xp.where(width > 0, width, 1.0), 0.0 * width)
 
-        purchases = None
+        purchases: Any = None
         if kind != "paper" or stage == "pricing":
             purchases = scaled(last.purchases, theta.purchase_min, theta.purchase_max)
         if stage == "pricing":

@@ -25,7 +25,10 @@ CITATION = "marketenvs docs, AI-Bazaar (aggregative Tullock contest with boxes; 
 def game_of(market: AIBazaar, state: State) -> Game:
     """The state's games; one market only, if all markets have the same parameters."""
     t = market.theta64(state)
-    rows = max(a.shape[0] for a in (t.margin, t.reward, t.payment_weight, t.mining_ratio, t.purchase_min, t.unit_cost, t.price_min))
+    rows = max(
+        a.shape[0]
+        for a in (t.margin, t.reward, t.payment_weight, t.mining_ratio, t.purchase_min, t.unit_cost, t.price_min)
+    )
     rows = max(rows, t.purchase_max.shape[0], t.price_max.shape[0])
     n = market.params.n_consumers
 
@@ -53,7 +56,7 @@ def rows_for(game: Game, batch: int) -> Game:
     return game if game.markets == batch else game.at(np.zeros(batch, dtype=np.int64))
 
 
-def _spread(array: FloatArray, batch: int) -> FloatArray:
+def _spread(array: Any, batch: int) -> Any:
     return np.broadcast_to(array, (batch, *array.shape[1:])).copy() if array.shape[0] == 1 else array
 
 
@@ -99,7 +102,9 @@ def equilibrium(market: AIBazaar, state: State) -> Equilibrium:
     decisions = {k: _spread(v, batch) for k, v in decisions.items()}
     ties = solution.ties
     return Equilibrium(
-        strategy=market.by_stage({"pricing": Pure(decisions["pricing"]), "purchase": Reply(lambda s: _answer(market, s))}),
+        strategy=market.by_stage(
+            {"pricing": Pure(decisions["pricing"]), "purchase": Reply(lambda s: _answer(market, s))}
+        ),
         values={role: _spread(v, batch) for role, v in values.items()},
         epsilon=_spread(epsilon, batch),
         certified=_spread(ok, batch),
@@ -155,7 +160,9 @@ def best_reply(market: AIBazaar, state: State, stage: str, decisions: Mapping[st
         best, value = _spread(solution.price, batch), _spread(solution.value, batch)
         best, value = np.where(value > played, best, price), np.maximum(value, played)
         gains = (value - played)[:, None]
-        return BestResponse(best[:, None, None], value[:, None], gains, gains, "exact", "path-following, consumers re-answer")
+        return BestResponse(
+            best[:, None, None], value[:, None], gains, gains, "exact", "path-following, consumers re-answer"
+        )
     bought = decisions["purchase"][:, :, 0]
     gains = followers.regrets(game, price, bought)
     best_amount = followers.best_response(game, price, bought)

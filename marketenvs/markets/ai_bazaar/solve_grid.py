@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from ...market import State
     from .rules import AIBazaar
 
-_METHOD = "exact enumeration of the consumers' pure equilibria on the grid (largest demand of several), argmax over prices"
+_METHOD = (
+    "exact enumeration of the consumers' pure equilibria on the grid (largest demand of several), argmax over prices"
+)
 
 
 def _solved(market: AIBazaar, state: State) -> tuple[Game, grid.GridLeader]:
@@ -123,7 +125,14 @@ def best_reply(market: AIBazaar, state: State, stage: str, decisions: Mapping[st
         played = followers.provider_payoff(game, price, answered)
         best = _leader_reply(market, state, played, "enumeration of prices, consumers re-answer")
         keep = best.gains[:, :, None] <= 0
-        return BestResponse(np.where(keep, decisions["pricing"], best.decisions), best.values, best.gains, best.upper, "exact", best.method)
+        return BestResponse(
+            np.where(keep, decisions["pricing"], best.decisions),
+            best.values,
+            best.gains,
+            best.upper,
+            "exact",
+            best.method,
+        )
     levels = market.params.amount_levels
     assert levels is not None
     bought = decisions["purchase"][:, :, 0]
@@ -179,7 +188,10 @@ def mixed_reply(market: AIBazaar, state: State, stage: str, profile: Mapping[str
         for price, weight in zip(prices, weights, strict=True):
             played += weight * followers.provider_payoff(game, price, _answers(market, state, price)[1])
         return _leader_reply(market, state, played, "exact mean over the provider's prices, consumers re-answer")
-    gains, values, decisions, exact = 0.0, 0.0, None, True
+    gains: Any = 0.0
+    values: Any = 0.0
+    decisions: Any = None
+    exact = True
     heaviest = weights.argmax(axis=0)
     for s, (price, weight) in enumerate(zip(prices, weights, strict=True)):
         payoff, levels, _ = _at_price(market, state, game, price, profile["purchase"])
@@ -188,7 +200,6 @@ def mixed_reply(market: AIBazaar, state: State, stage: str, profile: Mapping[str
         gains = gains + weight[:, None] * payoff.gains
         values = values + weight[:, None] * payoff.values
         exact = exact and not payoff.standard_error.any()
-    assert decisions is not None
     method = "exact convolution of effort distributions" if exact else "sampled effort (no common unit)"
     upper = gains if exact else np.full_like(gains, np.inf)
     return BestResponse(decisions, values + gains, gains, upper, "exact" if exact else "estimate", method)
@@ -198,7 +209,8 @@ def mixed_payoff(market: AIBazaar, state: State, profile: Mapping[str, Strategy]
     """Exact expected payoffs of independent mixtures on the grid."""
     prices, weights = price_atoms(market, state, profile["pricing"])
     game = solve.rows_for(solve.game_of(market, state), market.batch(state))
-    provider, consumer = 0.0, 0.0
+    provider: Any = 0.0
+    consumer: Any = 0.0
     for price, weight in zip(prices, weights, strict=True):
         payoff, levels, probabilities = _at_price(market, state, game, price, profile["purchase"])
         demand = (levels * probabilities).sum(axis=(1, 2))

@@ -69,9 +69,18 @@ def _draws(market: AIBazaar, state: State, price: FloatArray, strategy: Strategy
     batch, n = market.batch(state), market.params.n_consumers
     if isinstance(strategy, Pure):
         return np.broadcast_to(strategy.decisions[:, :, 0], (1, batch, n))
-    if isinstance(strategy, Samples) and strategy.weights is not None and len(strategy.values) >= DRAWS // 2 and np.ptp(strategy.weights) == 0:
-        return np.broadcast_to(strategy.values[..., 0], (len(strategy.values), batch, n))  # its rows are joint draws already
-    return np.stack([np.broadcast_to(strategy.draw(rng.uniform(size=(batch, n))), (batch, n, 1))[:, :, 0] for _ in range(DRAWS)])
+    if (
+        isinstance(strategy, Samples)
+        and strategy.weights is not None
+        and len(strategy.values) >= DRAWS // 2
+        and np.ptp(strategy.weights) == 0
+    ):
+        return np.broadcast_to(
+            strategy.values[..., 0], (len(strategy.values), batch, n)
+        )  # its rows are joint draws already
+    return np.stack(
+        [np.broadcast_to(strategy.draw(rng.uniform(size=(batch, n))), (batch, n, 1))[:, :, 0] for _ in range(DRAWS)]
+    )
 
 
 def _consumers(
