@@ -22,17 +22,30 @@ BUDGET = 400_000  # market evaluations per agent that one estimate may spend
 
 
 def draw_profile(
-    market: Market, state: State, profile: Mapping[str, Strategy], rng: np.random.Generator
+    market: Market, state: State, profile: Mapping[str, Strategy], rng: np.random.Generator, copies: int = 1
 ) -> dict[str, np.ndarray]:
-    """One independent draw of everybody's decisions, stage after stage (replies answer what was drawn before them)."""
+    """Independent draws of everybody's decisions, stage after stage (replies answer what was drawn before them).
+
+    Args:
+        market: The market.
+        state: ``copies`` repetitions, one after the other, of the markets that the strategies are for.
+        profile: Stage -> strategy.
+        rng: Source of the uniforms.
+        copies: Draws per market.
+
+    Returns:
+        Stage -> decisions (copies * B, n, k).
+    """
     here, out = state, {}
+    batch = market.batch(state) // copies
     for stage in market.stages:
-        strategy = profile[stage.name]
+        strategy, parts = profile[stage.name], copies
         if isinstance(strategy, Reply):
-            strategy = strategy.answer(here)
-        shape = (market.batch(state), market.roles[stage.role], stage.codec.width)
-        decisions = np.broadcast_to(strategy.draw(rng.uniform(size=shape[:2])), shape)
-        here = market.commit(here, stage.name, market.check_decisions(state, stage.name, decisions))
+            strategy, parts = strategy.answer(here), 1
+        rows = batch * copies // parts
+        shape = (rows, market.roles[stage.role], stage.codec.width)
+        drawn = [np.broadcast_to(strategy.draw(rng.uniform(size=shape[:2])), shape) for _ in range(parts)]
+        here = market.commit(here, stage.name, market.check_decisions(here, stage.name, np.concatenate(drawn)))
         out[stage.name] = market.backend.numpy(here.decisions[stage.name])
     return out
 
@@ -44,7 +57,7 @@ def sampled_payoff(
     rng = np.random.default_rng(seed)
     batch = market.batch(state)
     many = market.take(state, np.tile(np.arange(batch), draws))
-    payoffs = market.payoff(many, draw_profile(market, many, profile, rng))
+    payoffs = market.payoff(many, draw_profile(market, many, profile, rng, draws))
     return {role: market.backend.numpy(p).reshape(draws, batch, -1).mean(axis=0) for role, p in payoffs.items()}
 
 
@@ -61,7 +74,7 @@ def sampled_best_response(
     candidates = np.broadcast_to(table, (len(table), *low.shape))
     draws = int(np.clip(BUDGET // (len(table) * batch), 8, DRAWS)) // 2 * 2
     many = market.take(state, np.tile(np.arange(batch), draws))
-    played = draw_profile(market, many, profile, rng)
+    played = draw_profile(market, many, profile, rng, draws)
     repeated = np.tile(candidates, (1, draws, 1, 1))
     size = (draws, batch, low.shape[1])
     here = deviation_values(market, many, stage, played, played[stage][None])[0].reshape(size)
