@@ -30,6 +30,8 @@ def _makers() -> dict[str, Any]:
 
 MAKERS = _makers()
 every_market = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+DEFAULTS = {k: m for k, m in MAKERS.items() if ":" not in k or k.endswith(marketenvs.list_presets(k.split(":")[0])[0])}
+every_default = pytest.mark.parametrize("make", DEFAULTS.values(), ids=DEFAULTS.keys())
 ROLES = [(name, role) for name, make in MAKERS.items() for role in make().roles]
 every_role = pytest.mark.parametrize(
     ("make", "role"), [(MAKERS[n], r) for n, r in ROLES], ids=[f"{n}:{r}" for n, r in ROLES]
