@@ -7,6 +7,9 @@ SPEC = MarketSpec(
     entry_point="marketenvs.markets.federated_slicing.rules:FederatedSlicing",
     roles=("slice",),
     title="Federated slicing",
-    summary="Slices of one cell ask for resource blocks slot after slot, before they know their demand; requests exceed the pool.",
-    paper="Adaptive Digital Twin and Communication-Efficient Federated Learning Network Slicing for 5G-enabled Internet of Things",
+    summary="Slices of one cell ask for resource blocks slot after slot, before they know their demand.",
+    paper=(
+        "Adaptive Digital Twin and Communication-Efficient Federated Learning Network Slicing "
+        "for 5G-enabled Internet of Things"
+    ),
 )

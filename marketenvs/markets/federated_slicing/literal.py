@@ -33,10 +33,10 @@ def rate_eq1(blocks: Array, received_power: Array, noise_power: Array, xp: Any) 
     return blocks * xp.log(1.0 + received_power / noise_power) / math.log(2.0)
 
 
-def delay_eq(rate_bps: Array, packets_per_s: Array) -> Array:
-    """Section II-A: tau = 1/(r_b - lambda), bit/s minus packets/s; taken as infinite where r_b <= lambda, which the paper leaves out."""
+def delay_eq(rate_bps: Array, packets_per_s: Array, xp: Any) -> Array:
+    """Section II-A: tau = 1/(r_b - lambda), bit/s minus packets/s; infinite where r_b <= lambda (not in the paper)."""
     spare = rate_bps - packets_per_s
-    return 1.0 / ((spare > 0) * spare + (spare <= 0) * 1e-300)
+    return 1.0 / xp.where(spare > 0, spare, xp.zeros_like(spare) + 1e-30)
 
 
 def _sigmoid(z: Array, xp: Any) -> Array:
@@ -47,7 +47,7 @@ def _sigmoid(z: Array, xp: Any) -> Array:
 def satisfaction_eq2_3(rate_bps: Array, required_bps: Array, terms: PaperTerms, xp: Any) -> Array:
     """Equations 2 and 3 per device: one slope, absolute differences in bit/s or in seconds."""
     by_rate = _sigmoid(terms.rate_slope * (rate_bps - required_bps), xp)
-    by_delay = _sigmoid(terms.delay_slope * (terms.delay_bound_s - delay_eq(rate_bps, terms.packets_per_s)), xp)
+    by_delay = _sigmoid(terms.delay_slope * (terms.delay_bound_s - delay_eq(rate_bps, terms.packets_per_s, xp)), xp)
     return xp.where(terms.is_delay, by_delay, by_rate)
 
 

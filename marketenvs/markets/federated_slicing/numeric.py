@@ -1,4 +1,4 @@
-"""Search where the closed form does not hold: payoffs with several peaks, the equal split among devices, the shared reward.
+"""Search where the closed form does not hold: several peaks, the equal split among devices, the shared reward.
 
 Everything here finds lower bounds of gains; nothing it returns is certified.
 """
@@ -54,7 +54,7 @@ def request_for(g: SliceGame, requests: Floats, grants: Floats) -> Floats:
 
 
 def equilibrium(g: SliceGame, payoff: Payoff, steps: int = 60) -> tuple[Floats, Floats]:
-    """Least-regret requests found and their gains, (B, M): the allocation on the best peaks, then damped best responses."""
+    """Least-regret requests found and their gains, (B, M): allocation on the best peaks, then damped best responses."""
     low, high = np.broadcast_to(g.request_min, g.need.shape), np.broadcast_to(g.request_max, g.need.shape)
     peak, _ = best_grant(payoff, np.full(g.need.shape, 1e-6), high + 0.0)
     scale = oracle.common_scale(peak, low, high, g.capacity) if g.rule == "proportional" else 1.0

@@ -156,6 +156,45 @@ def fluid_optimum(g: SliceGame) -> SocialOptimum:
     return SocialOptimum(grants.reshape(g.need.shape), value.reshape(lead), np.maximum(upper, value).reshape(lead))
 
 
+def priced_optimum(g: SliceGame, points: int = 200) -> SocialOptimum:
+    """Optimum of very many slices by one price per block: feasible grants and the dual's upper bound, whose gap shrinks as 1/M.
+
+    Every slice takes the best of ``points`` load ratios (or nothing) at the price; the price is bisected until the pool suffices, then the rest of
+    the pool goes to the slices that the next lower price would serve. ``upper`` is the dual value on the same ratios.
+    """
+    flat, lead = _flat(g)
+    p, _ = oracle.peaks(flat)
+    grants, upper = p.copy(), welfare(flat, p)
+    for row in np.flatnonzero(np.sum(p, axis=-1) > flat.capacity[:, 0]):
+        one = _rows(flat, np.array([row]))
+        grants[row], upper[row] = _priced(one, p[row], points)
+    value = welfare(flat, grants)
+    return SocialOptimum(grants.reshape(g.need.shape), value.reshape(lead), np.maximum(upper, value).reshape(lead))
+
+
+def _priced(g: SliceGame, top: Floats, points: int) -> tuple[Floats, float]:
+    need, capacity = g.need[0], float(g.capacity[0, 0])
+    share = np.concatenate([[0.0], np.linspace(0.4, 1.0, points)])
+    # Ratios of the peak, and the kink x = 1, where many slices end.
+    amounts = np.concatenate([share[:, None] * top, np.minimum(need, top)[None]])
+    terms = type(g.terms)(*(a[0] for a in g.terms))
+    values = oracle.payoff_of_grant(g._replace(need=need, load_share=g.load_share[0], terms=terms), amounts)
+    low, high = 0.0, float(np.max(values / np.maximum(amounts, 1e-9)))
+    columns = np.arange(len(need))
+    for _ in range(50):
+        price = 0.5 * (low + high)
+        pick = np.argmax(values - price * amounts, axis=0)
+        low, high = (low, price) if amounts[pick, columns].sum() <= capacity else (price, high)
+    pick = np.argmax(values - high * amounts, axis=0)
+    chosen = amounts[pick, columns]
+    dual = float(np.sum(np.max(values - high * amounts, axis=0)) + high * capacity)
+    more = amounts[np.argmax(values - low * amounts, axis=0), columns] - chosen
+    for m in np.flatnonzero(more > 0):
+        if more[m] <= capacity - chosen.sum():
+            chosen[m] += more[m]
+    return chosen, dual
+
+
 def _rows(g: SliceGame, rows: NDArray[np.int64]) -> SliceGame:
     return g._replace(
         need=g.need[rows],

@@ -1,4 +1,4 @@
-"""Where a slice's payoff f(w) = Lambda Omega(w/phi) + mu U(w/phi) is largest: the peak, by Newton on a concave function.
+"""Peaks: where a payoff f(w) = Lambda Omega(w/phi) + mu U(w/phi) is largest, by Newton on a concave function.
 
 The peak depends on the terms and the load share only; the need scales it. Batched over arrays of any shape, float64.
 """

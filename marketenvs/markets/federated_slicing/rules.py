@@ -95,8 +95,8 @@ from ... import channel
 from ...arrays import Array, Noise
 from ...codecs import BoxCodec, Codec, GridCodec
 from ...market import Market, Outcome, Stage, State
-from ...strategy import BestResponse, Equilibrium, SocialOptimum
-from . import literal, solve, traffic
+from ...strategy import BestResponse, Equilibrium, SocialOptimum, Strategy
+from . import literal, mixed, solve, traffic
 from . import stage as one_slot
 from .params import SlicingParams, SlicingTheta
 
@@ -104,7 +104,7 @@ _CLIP = 10.0
 
 
 class Devices(NamedTuple):
-    """What stays the same in an episode, ``(B, M, N)``: SNR per RB without fading, heaviness, place relative to the routes."""
+    """Constants of an episode, ``(B, M, N)``: SNR per RB without fading, heaviness, place relative to the routes."""
 
     snr: Array
     heaviness: Array
@@ -144,7 +144,7 @@ class SlicingHistory(NamedTuple):
 
 
 class SlicingNature(NamedTuple):
-    """The slot's draws: need, load share and demand ``(B, M)``, the forecast shown, loads and rates per RB of devices ``(B, M, N)``."""
+    """The slot's draws: need, load share, demand, forecast ``(B, M)``; loads and rates per RB of devices ``(B, M, N)``."""
 
     need: Array
     load_share: Array
@@ -250,7 +250,8 @@ class FederatedSlicing(Market):
             fields["log_need"] = Noise("normal", (m,))
         if self.params.forecast == "noisy":
             fields["forecast"] = Noise("normal", (m,))
-        return fields
+        # A replayed trace without fading draws nothing, but its next slot has to be read all the same.
+        return fields or {"idle": Noise("uniform", (1,))}
 
     def first_history(self, theta: Any, noise: Mapping[str, Array], batch: int) -> SlicingHistory:
         xp, p = self.xp, self.params
@@ -289,7 +290,9 @@ class FederatedSlicing(Market):
         # Nothing lives longer than the ring, so only the last arrivals matter; they are all drawn, whatever the ring's
         # length.
         for t in range(traffic.WARM_UP - traffic.RING, traffic.WARM_UP):
-            pulses = traffic.advance(pulses, noise["arrival"][:, t], noise["size"][:, t], noise["jitter"][:, t], xp)
+            pulses = traffic.advance(
+                pulses, noise["arrival"][:, t, :], noise["size"][:, t, :], noise["jitter"][:, t, :], xp
+            )
         return pulses
 
     def _needs(
@@ -375,10 +378,11 @@ class FederatedSlicing(Market):
 
         relative_need = need / theta.capacity
         congestion = last.congestion if p.observe_congestion else xp.ones_like(last.congestion)
-        angle = (2.0 * math.pi / traffic.DAY_SLOTS) * (last.clock + xp.astype(state.round, self.backend.dtype)[:, None])
+        slot = last.clock + xp.astype(state.round, self.backend.dtype)[:, None]
+        angle = (2.0 * math.pi / traffic.DAY_SLOTS) * slot
         entries = (
-            now.forecast / theta.capacity, relative_need, share, last.grants / theta.capacity, last.requests / theta.request_max,
-            congestion, last.utilisation, last.utility, theta.is_delay, theta.descriptor,
+            now.forecast / theta.capacity, relative_need, share, last.grants / theta.capacity,
+            last.requests / theta.request_max, congestion, last.utilisation, last.utility, theta.is_delay, theta.descriptor,
         )  # fmt: skip
         columns = [xp.stack([wide(a) for a in entries], axis=2)]
         columns[0] = xp.clip(columns[0], 0.0, _CLIP)
@@ -415,8 +419,8 @@ class FederatedSlicing(Market):
         delay = theta.is_delay > 0.5
         packet = xp.where(delay, theta.packet_kbit, xp.ones_like(theta.packet_kbit))[:, :, None]
         terms = literal.PaperTerms(
-            delay[:, :, None], theta.rate_slope[:, :, None], theta.delay_slope[:, :, None], theta.delay_bound_ms[:, :, None] * 1e-3,
-            now.load * 1e3 / packet, theta.utilisation_weight, theta.utility_weight,
+            delay[:, :, None], theta.rate_slope[:, :, None], theta.delay_slope[:, :, None],
+            theta.delay_bound_ms[:, :, None] * 1e-3, now.load * 1e3 / packet, theta.utilisation_weight, theta.utility_weight,
         )  # fmt: skip
         reward, used, served = literal.reward_eq14(grants, now.need, rates * 1e6, now.load * 1e6, terms, xp)
         return used, served, reward
@@ -427,7 +431,7 @@ class FederatedSlicing(Market):
         return self.xp.broadcast_to(self.xp.mean(rewards, axis=1, keepdims=True), rewards.shape)
 
     def expected(self, state: State, decisions: Mapping[str, Array]) -> dict[str, Array]:
-        """Payoffs at the slot's own demand (drawn already, hidden when lagged): the ex-post game that the oracle solves."""
+        """Payoffs at the slot's own demand (hidden when lagged): the ex-post game that the oracle solves."""
         return {"slice": self._shared(self._paid(state, self.requests(state, decisions["request"]))[3])}
 
     def settle(self, state: State, decisions: Mapping[str, Array]) -> Outcome:
@@ -483,6 +487,12 @@ class FederatedSlicing(Market):
 
     def best_reply(self, state: State, stage: str, decisions: Mapping[str, np.ndarray]) -> BestResponse:
         return solve.best_reply(self, state, decisions["request"][:, :, 0])
+
+    def mixed_reply(self, state: State, stage: str, profile: Mapping[str, Strategy]) -> BestResponse:
+        return mixed.reply(self, state, profile["request"])
+
+    def mixed_payoff(self, state: State, profile: Mapping[str, Strategy]) -> dict[str, np.ndarray]:
+        return mixed.mixed_payoff(self, state, profile)
 
     def optimum(self, state: State) -> SocialOptimum:
         return solve.optimum(self, state)

@@ -11,7 +11,8 @@ from ...errors import NotOffered
 from ...market import State, tree_map
 from ...solution.gains import certified, payoff_scale
 from ...strategy import BestResponse, Equilibrium, Pure, SocialOptimum
-from . import finite, numeric, optimum as optima, oracle
+from . import finite, numeric, oracle
+from . import optimum as optima
 from .stage import Terms
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-CITATION = "marketenvs docs, federated slicing (max-min fairness on the peaks); Sprumont, Econometrica 59 (1991), for the uniform rule"
+CITATION = (
+    "marketenvs docs, federated slicing (max-min fairness on the peaks); uniform rule: Sprumont, Econometrica 59 (1991)"
+)
 _CLOSED = "peaks by Newton, common scale by one sort, gains in closed form"
 
 
@@ -170,7 +173,7 @@ def _printed_gains(market: FederatedSlicing, state: State, g: oracle.SliceGame, 
 
 
 def _team(market: FederatedSlicing, state: State, g: oracle.SliceGame) -> tuple[Floats, Floats]:
-    """Requests that bring the social optimum (as far as least requests allow), and a bound of anyone's gain in the mean reward."""
+    """Requests that bring the social optimum (as far as least requests allow), and a bound of anyone's gain."""
     if market.params.intra == "equal" or market.params.rewards == "paper" or g.rule != "proportional":
         raise NotOffered(
             "reward='team' has an oracle with intra='max_min', corrected rewards and the proportional rule only"
@@ -221,19 +224,16 @@ def optimum(market: FederatedSlicing, state: State) -> SocialOptimum:
     p, g = market.params, game_of(market, state)
     if p.rewards == "paper" or p.intra == "equal":
         raise NotOffered("social optimum is offered for corrected rewards with intra='max_min' only")
-    whole = p.whole_blocks or g.need.shape[-1] > optima.MAX_FLUID_SLICES
-    best = optima.integer_optimum(g) if whole else optima.fluid_optimum(g)
-    method = (
-        "dynamic programme over whole blocks"
-        if whole
-        else "dynamic programme on W/1000, local refinement to 1e-9 RB, Newton"
-    )
-    kind = "exact" if whole and p.whole_blocks else "bound"
-    extra = {
-        "grants": best.grants,
-        "upper": best.upper if not whole or p.whole_blocks else np.full_like(best.welfare, np.inf),
-    }
-    return SocialOptimum(best.welfare, market.by_stage({"request": best.grants[:, :, None]}), kind, method, extra)
+    many = g.need.shape[-1] > optima.MAX_FLUID_SLICES
+    if p.whole_blocks:
+        best, kind, method = optima.integer_optimum(g), "exact", "dynamic programme over whole blocks"
+    elif many:
+        best, kind, method = optima.priced_optimum(g), "estimate", "one price per block, bisected"
+    else:
+        best, kind = optima.fluid_optimum(g), "bound"
+        method = "dynamic programme on W/1000, local refinement to 1e-9 RB, Newton"
+    decisions = market.by_stage({"request": best.grants[:, :, None]})
+    return SocialOptimum(best.welfare, decisions, kind, method, {"grants": best.grants, "upper": best.upper})
 
 
 def analysis(market: FederatedSlicing, state: State) -> dict[str, Any]:

@@ -34,7 +34,7 @@ PULSE_WIDTH_M = 60.0
 PULSE_SPEED_M = 90.0
 PULSE_SIZE_SD = 0.6
 RING = 16
-"""Batches kept per route; one arrives per slot at most and none lives longer than 15 slots, so entry k is the batch of age k."""
+"""Batches kept per route; one arrives per slot at most, none lives beyond 15 slots: entry k has age k."""
 WARM_UP = 60
 EMPTY = -1.0e9
 _HEADINGS = (0.3, 0.3 + math.pi / 2)
@@ -47,7 +47,7 @@ MEAN_LOAD_FACTOR = 1.0 + PULSE_GAIN * PULSE_RATE * math.sqrt(2 * math.pi) * PULS
 
 
 class Pulses(NamedTuple):
-    """Work batches by age: position along the route (m from the chord's start, ``EMPTY`` where none) and size, ``(B, 2, 16)``."""
+    """Work batches by age: position (m from the chord's start, ``EMPTY`` where none) and size, ``(B, 2, 16)``."""
 
     position: Array
     size: Array

@@ -1,0 +1,460 @@
+"""FederatedSlicing-v0 through the public surface: reference cases, options, timing, batching, array libraries, bad input."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from marketenvs import channel
+from marketenvs.errors import InvalidAction, InvalidParameter, MarketEnvsError, NotOffered
+from marketenvs.markets.federated_slicing import stage as one_slot
+from marketenvs.markets.federated_slicing import traffic
+from marketenvs.registry import make
+
+from .reference import CASES, DELAY, PHI0, SHARE
+
+ID = "FederatedSlicing-v0"
+BOUNDS = np.where(DELAY, 100.0, 0.0)
+
+
+def reduced(need, load_share=SHARE, is_delay=DELAY, **options):
+    count = len(need)
+    shares = np.broadcast_to(load_share, (count,))
+    options.setdefault("device_load", 0.1)
+    return make(
+        ID,
+        preset="reduced",
+        n_slices=count,
+        mean_need=need,
+        mean_load_share=shares,
+        packet_kbit=8.0,
+        delay_bound_ms=np.where(np.broadcast_to(is_delay, (count,)), 100.0, 0.0),
+        **options,
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_reference_cases_through_the_market(name):
+    case = CASES[name]
+    market = reduced(case.need, case.load_share, case.is_delay, **case.options)
+    state = market.reset(0)
+    eq = market.equilibrium(state)
+    assert eq.certified.all()
+    assert eq.kind == "exact"
+    assert eq.values["slice"].sum() == pytest.approx(case.welfare, rel=1e-11)
+    if case.requests is not None:
+        np.testing.assert_allclose(eq.actions["slice"][0, :, 0], case.requests, rtol=2e-9)
+    _, outcome = market.step(state, eq.actions)
+    if case.grants is not None:
+        np.testing.assert_allclose(outcome.metrics["grants"][0], case.grants, rtol=2e-9)
+    if case.reward is not None:
+        np.testing.assert_allclose(outcome.payoffs["slice"][0], case.reward, rtol=1e-9)
+    assert market.nash_conv(state, eq.actions).upper[0] <= 1e-15
+    assert market.social_optimum(state).value[0] == pytest.approx(case.fluid, abs=6e-10)
+    if case.integer:
+        whole = reduced(case.need, case.load_share, case.is_delay, whole_blocks=True, **case.options)
+        best = whole.social_optimum(whole.reset(0))
+        assert best.value[0] == pytest.approx(case.integer[0], rel=1e-11)
+        np.testing.assert_array_equal(best.decisions["request"][0, :, 0], case.integer[1])
+
+
+def test_case_j_through_the_market():
+    market = reduced(PHI0)
+    state = market.reset(0)
+    profile = {"slice": np.array([[15.0, 10, 5, 8, 7, 6]])}
+    assert market.nash_conv(state, profile).upper[0] == pytest.approx(0.0642245423973, rel=1e-11)
+    market = reduced(1.3 * PHI0)
+    state = market.reset(0)
+    truthful = market.analysis(state)["peaks"]
+    assert market.outcome(state, {"slice": truthful}).metrics["welfare"][0] == pytest.approx(3.27511768932, rel=1e-11)
+    assert market.nash_conv(state, {"slice": truthful}).upper[0] == pytest.approx(1.99480043936, rel=1e-11)
+    assert market.analysis(state)["price_of_anarchy"][0] == pytest.approx(1.0905217, abs=6e-8)
+
+
+def test_case_k_through_the_market():
+    market = reduced(PHI0, utilisation="paper", satisfaction="sum")
+    state = market.reset(0)
+    want = [2.149959058, 26.0039486, 51.01462042, 49.08346128, 50.46068203, 50.25296751]
+    eq = market.equilibrium(state)
+    np.testing.assert_allclose(eq.values["slice"][0], want, rtol=1e-9)
+    np.testing.assert_array_equal(eq.actions["slice"], 50.0)
+    whole = reduced(PHI0, utilisation="paper", satisfaction="sum", whole_blocks=True)
+    assert whole.social_optimum(whole.reset(0)).value[0] == pytest.approx(268.8235294, rel=1e-9)
+
+
+def test_case_l_channel_and_chain():
+    radio = channel.radio_preset("federated")
+    rows = [
+        (100, 0, 1, 3.347725347), (400, -3, 0.5, 2.268382346), (250, 2, 1, 2.99142257), (500, 0, 1, 2.511846935),
+        (10, 0, 1, 4.543618814), (353.5, 4.5, 0.1, 2.363067141),
+    ]  # fmt: skip
+    distance, shadow, fading, want = np.array(rows).T
+    # A shadowing of s dB is s/8 standard deviations.
+    snr = radio.sinr(radio.loss_db(distance, shadow / 8.0), fading)
+    efficiency = radio.spectral_efficiency(snr) * 0.18
+    np.testing.assert_allclose(efficiency, want, rtol=1e-9)
+    assert channel.path_loss_db(500.0, 2000.0) == pytest.approx(92.45, abs=5e-6)
+    e = np.array([[efficiency[0], efficiency[1]], [efficiency[2], efficiency[3]]])
+    load = np.array([[30.0, 20.0], [8.0, 8.0]])
+    sla = one_slot.SlaTerms(np.array([False, True]), np.array([0.0, 8.0]))
+    need, share = one_slot.need(load, e, sla, np)
+    np.testing.assert_allclose(need, [17.7781644, 11.71844071], rtol=1e-9)
+    np.testing.assert_allclose(share, [0, 0.5], rtol=1e-12)
+    market = reduced(need, share, [False, True], capacity=25.0, request_max=25.0)
+    state = market.reset(0)
+    eq = market.equilibrium(state)
+    np.testing.assert_allclose(eq.actions["slice"][0, :, 0], [25, 25])
+    np.testing.assert_allclose(eq.values["slice"][0], [0.3759801913, 0.8509334121], rtol=1e-9)
+    rates, blocks = one_slot.device_rates(np.array([12.5, 12.5]), need, share, load, e, sla, np)
+    np.testing.assert_allclose(rates, [[21.09329128, 14.06219419], [17.06711712, 17.06711712]], rtol=1e-9)
+    np.testing.assert_allclose(blocks[1], [5.705351456, 6.794648544], rtol=1e-9)
+    np.testing.assert_allclose(8.0 / (rates[1] - 8.0), 0.8823091061, rtol=1e-9)
+    gains = market.nash_conv(state, {"slice": np.array([[20.0, 20.0]])}).gains["slice"][0]
+    np.testing.assert_allclose(gains, [0.0650679207, 0.0397961394], rtol=1e-8)
+
+
+# -- demand ---------------------------------------------------------------------------------------------------------------
+
+
+def test_generator_constants_and_statistics():
+    np.testing.assert_allclose(traffic.HALF_CHORDS_M, [468.37485, 446.51428], atol=5e-6)
+    assert traffic.MEAN_LOAD_FACTOR == pytest.approx(1.70263485, abs=5e-9)
+    market = make(ID)
+    # 400 short traces: mean needs within four standard errors of the specification's long-run means.
+    state = market.reset(3, batch=400)
+    needs = [state.nature.need]
+    for _ in range(3):
+        state, _ = market.step(state, {"slice": 8.0})
+        needs.append(state.nature.need)
+    mean = np.mean(needs, axis=0)
+    error = 4 * mean.std(axis=0) / 20
+    want = np.array([11.60, 8.78, 3.80, 6.68, 6.43, 4.91])
+    assert np.all(np.abs(mean.mean(axis=0) - want) < error + 0.15)
+    assert np.mean(needs, axis=0).sum(axis=1).mean() == pytest.approx(42.2, abs=2.5)
+
+
+def test_pulses_move_die_and_leave_the_mean_alone():
+    pulses = traffic.no_pulses(np.zeros((1, 2)), np)
+    none, now = np.ones((1, 2)), np.zeros((1, 2))
+    pulses = traffic.advance(pulses, now, now, 0.5 + now, np)
+    np.testing.assert_allclose(pulses.position[0, :, 0], -180.0 + 45.0)
+    ages = 0
+    while np.any(pulses.position > -1e8):
+        pulses = traffic.advance(pulses, none, now, now, np)
+        ages += 1
+    assert 13 <= ages <= 15
+    assert np.all(pulses.size == 0)
+    market = make(ID, n_devices=50)
+    state = market.reset(1, batch=3000)
+    factor = traffic.load_factor(state.history.devices.place, state.nature.pulses, np, True)
+    assert factor.mean() == pytest.approx(1.0, abs=0.03)
+
+
+def test_compact_and_dense_batches_give_the_same_loads():
+    market = make(ID)
+    state = market.reset(5, batch=8)
+    place, pulses = state.history.devices.place, state.nature.pulses
+    dense = traffic.load_factor(place, pulses, np, False)
+    np.testing.assert_allclose(traffic.load_factor(place, pulses, np, True), dense, rtol=1e-13)
+
+
+def test_device_data_predict_only_with_pulses():
+    def gain(pulses):
+        loads, _ = traffic.simulate(1500, 0, pulses=pulses)
+        slice0, total = loads[:, 0], loads[:, 0].sum(-1)
+        error = []
+        for features in (total[:, None], slice0):
+            x = np.concatenate([features[1:-1], features[:-2], np.ones((len(features) - 2, 1))], axis=1)
+            y = total[2:]
+            cut = 1000
+            mean, sd = x[:cut].mean(0), x[:cut].std(0) + 1e-9
+            x = np.concatenate([(x - mean) / sd, np.ones((len(x), 1))], axis=1)
+            w = np.linalg.solve(x[:cut].T @ x[:cut] + 30.0 * np.eye(x.shape[1]), x[:cut].T @ y[:cut])
+            error.append(np.sqrt(np.mean((x[cut:] @ w - y[cut:]) ** 2)))
+        return error[1] / error[0]
+
+    assert gain(True) < 0.75
+    assert gain(False) > 0.9
+
+
+def test_lagged_hides_and_revealed_shows_the_demand():
+    lagged, revealed = make(ID), make(ID, demand_timing="revealed")
+    state = lagged.reset(0)
+    obs = [m.observe(m.reset(0), "request") for m in (lagged, revealed)]
+    np.testing.assert_allclose(obs[0][0, :, 1] * 50, state.history.need[0], rtol=1e-12)
+    np.testing.assert_allclose(obs[1][0, :, 1] * 50, state.nature.need[0], rtol=1e-12)
+    assert lagged.information == "clairvoyant"
+    assert revealed.information == "public"
+
+
+def test_forecasts():
+    for kind in ("persistence", "oracle", "noisy"):
+        market = make(ID, forecast=kind, forecast_sd=0.2)
+        state, _ = market.step(market.reset(0, batch=50), {"slice": 8.0})
+        shown, real, last = state.nature.forecast, state.nature.need, state.history.need
+        if kind == "noisy":
+            error = np.log(shown / real)
+            assert 0.15 < error.std() < 0.25
+        else:
+            np.testing.assert_array_equal(shown, real if kind == "oracle" else last)
+
+
+def test_trace_and_external_forecast_stay_in_step():
+    rng = np.random.default_rng(0)
+    loads = rng.uniform(0.05, 0.4, (30, 6, 10))
+    table = np.arange(30.0)[:, None] + np.zeros((1, 6))
+    market = make(
+        ID, n_devices=10, demand="trace", load_trace=loads, forecast="external", forecast_trace=table, fading="none"
+    )
+    state = market.reset(0, batch=4)
+    for _ in range(35):
+        row = state.nature.forecast[:, 0].astype(int)
+        np.testing.assert_allclose(state.nature.load, loads[row])
+        state, _ = market.step(state, {"slice": 8.0})
+
+
+def test_lognormal_needs_have_the_stated_law():
+    market = make(ID, preset="drawn", load=1.0, need_sd=0.5, need_rho=0.7)
+    state = market.reset(0, batch=4000)
+    before = state.nature.need
+    state, _ = market.step(state, {"slice": 8.0})
+    logs = [np.log(n / np.array(market.params.mean_need)) for n in (before, state.nature.need)]
+    assert logs[0].std() == pytest.approx(0.5, abs=0.02)
+    assert before.mean(axis=0) == pytest.approx(market.params.mean_need, rel=0.05)
+    assert np.corrcoef(logs[0].ravel(), logs[1].ravel())[0, 1] == pytest.approx(0.7, abs=0.03)
+
+
+# -- rules ----------------------------------------------------------------------------------------------------------------
+
+
+def test_grants_add_up_and_whole_blocks_are_whole():
+    rng = np.random.default_rng(0)
+    for options in ({}, {"rule": "uniform"}, {"whole_blocks": True}):
+        market = make(ID, **options)
+        state = market.reset(0, batch=64)
+        for scale in (1.0, 20.0, 50.0):
+            state, outcome = market.step(state, {"slice": rng.uniform(0.1, scale, (64, 6))})
+            grants, asked = outcome.metrics["grants"], outcome.metrics["requests"]
+            assert np.all(grants.sum(-1) <= 50 + 1e-9)
+            scarce = np.maximum(np.round(asked), 1).sum(-1) > 50 if market.params.whole_blocks else asked.sum(-1) > 50
+            np.testing.assert_allclose(grants[scarce].sum(-1), 50)
+            if market.params.whole_blocks:
+                np.testing.assert_array_equal(grants, np.round(grants))
+
+
+def test_largest_remainder_ties_go_to_the_lowest_index():
+    grants = one_slot.largest_remainder(np.array([[50.0] * 6]), 50.0, np)
+    np.testing.assert_array_equal(grants, [[9, 9, 8, 8, 8, 8]])
+
+
+def test_relative_action_moves_the_grant_and_keeps_limits():
+    market = make(ID, action_mode="relative")
+    state = market.reset(0)
+    low, high = market.bounds(state, "request")
+    np.testing.assert_allclose([low[0, 0, 0], high[0, 0, 0]], [50 / 12, 12.5])
+    eq = market.equilibrium(state)
+    assert eq.certified.all()
+    assert market.nash_conv(state, eq.actions).upper[0] < 1e-14
+    for _ in range(12):
+        state, outcome = market.step(state, {"slice": 0.0})
+    assert np.all(outcome.metrics["requests"] >= 0.1)
+
+
+def test_printed_game_freezes_whatever_split_it_starts_from():
+    # All play a = +1: everyone asks half as much again, the proportional rule gives the old grants back. Demand plays no part.
+    market = make(ID, preset="paper")
+    state = market.reset(0)
+    start = np.array([[5.0, 20, 5, 5, 5, 10]])
+    state = state._replace(history=state.history._replace(grants=start))
+    for _ in range(20):
+        eq = market.equilibrium(state)
+        assert eq.certified.all()
+        assert "dominant" in eq.selection
+        high = market.bounds(state, "request")[1]
+        np.testing.assert_allclose(eq.actions["slice"], high)
+        state, outcome = market.step(state, {"slice": high})
+        np.testing.assert_allclose(outcome.metrics["grants"], start, rtol=1e-12)
+
+
+def test_printed_rewards_by_hand():
+    market = make(ID, preset="paper", fading="none", n_devices=3)
+    state = market.reset(0)
+    outcome = market.outcome(state, {"slice": 8.0})
+    ratio = outcome.metrics["grants"] / state.nature.need
+    np.testing.assert_allclose(outcome.metrics["utilisation"], ratio)
+    # One bit/s above or below a requirement of 10^5 saturates equation 2; a delay of 1/(r - lambda) seconds makes equation 3 about a half.
+    np.testing.assert_allclose(outcome.metrics["utility"][0, :3], np.where(ratio[0, :3] > 1, 3.0, 0.0), atol=1e-6)
+    bound = np.array([0.1, 0.25, 0.02])
+    np.testing.assert_allclose(outcome.metrics["utility"][0, 3:], 3 / (1 + np.exp(-bound)), rtol=1e-4)
+
+
+def test_team_reward_pays_the_mean_and_its_oracle_is_the_optimum():
+    market = make(ID, preset="team", load=1.3, need_sd=0.0, day_amplitude=0.0)
+    state = market.reset(0)
+    _, outcome = market.step(state, {"slice": 9.0})
+    assert np.ptp(outcome.payoffs["slice"]) == 0
+    assert outcome.payoffs["slice"][0, 0] == pytest.approx(outcome.metrics["welfare"][0] / 6)
+    eq = market.equilibrium(state)
+    assert eq.kind == "bound"
+    assert eq.values["slice"].sum() == pytest.approx(market.social_optimum(state).value[0], rel=2e-3)
+
+
+def test_equal_split_and_two_peaks_are_searched_and_never_certified():
+    for options in ({"intra": "equal", "n_devices": 20}, {"steepness": 3.5}):
+        market = make(ID, **options)
+        state = market.reset(0, batch=3)
+        eq = market.equilibrium(state)
+        assert eq.kind == "estimate"
+        assert not eq.certified.any()
+        assert np.all(eq.epsilon < 0.02)
+        assert np.all(market.nash_conv(state, eq.actions).lower < 0.1)
+
+
+def test_grid_actions_have_their_own_oracle():
+    for mode, levels in (("absolute", 16), ("relative", 11)):
+        market = make(ID, action_mode=mode, action_levels=levels)
+        state = market.reset(0, batch=6)
+        eq = market.equilibrium(state)
+        assert eq.kind == "exact"
+        good = eq.certified
+        assert good.mean() >= 0.5
+        assert np.all(market.nash_conv(state, eq.actions).upper[good] < 1e-12)
+
+
+def test_reverse_engineered_observation():
+    market = make(ID)
+    state, outcome = market.step(market.reset(0, batch=2), {"slice": 20.0})
+    obs = market.observe(state, "request")
+    assert obs.shape == (2, 6, 12)
+    np.testing.assert_allclose(obs[..., 3], outcome.metrics["grants"] / 50)
+    np.testing.assert_allclose(obs[..., 4], 0.4)
+    np.testing.assert_allclose(obs[..., 5], 50 / 120)
+    np.testing.assert_allclose(obs[..., 6], outcome.metrics["utilisation"])
+    np.testing.assert_allclose(obs[0, :, 8], [0, 0, 0, 1, 1, 1])
+    np.testing.assert_allclose(10 ** obs[0, :, 9], [300, 200, 100, 160, 160, 120])
+    np.testing.assert_allclose(obs[..., 10] ** 2 + obs[..., 11] ** 2, 1)
+    assert np.all(make(ID, observe_congestion=False).observe(make(ID).reset(0), "request")[..., 5] == 1)
+    assert make(ID, observation="full").observe(make(ID).reset(0), "request").shape == (1, 6, 22)
+    paper = make(ID, observation="paper").observe(make(ID).reset(0), "request")
+    np.testing.assert_allclose(paper[..., 0], paper[..., 1])
+
+
+# -- the contract ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_market_does_not_depend_on_its_batch():
+    market = make(ID)
+    many, one = market.reset([7, 8, 9]), market.reset([8])
+    for _ in range(3):
+        many, a = market.step(many, {"slice": 9.0})
+        one, b = market.step(one, {"slice": 9.0})
+    np.testing.assert_array_equal(a.metrics["need"][1], b.metrics["need"][0])
+    np.testing.assert_array_equal(many.nature.load[1], one.nature.load[0])
+
+
+@pytest.mark.parametrize(
+    "backend",
+    ["array_api_strict", pytest.param("torch", marks=pytest.mark.slow), pytest.param("jax", marks=pytest.mark.slow)],
+)
+def test_array_libraries_agree(backend):
+    if backend != "array_api_strict":
+        pytest.importorskip(backend)
+    for options in (
+        {},
+        {"preset": "paper"},
+        {"whole_blocks": True},
+        {"rule": "uniform", "observation": "full"},
+        {"preset": "drawn"},
+    ):
+        markets = [make(ID, **options), make(ID, backend=backend, **options)]
+        exact = markets[1].backend.dtype_name == "float64"
+        results = []
+        for market in markets:
+            state = market.reset(0, batch=2)
+            state, outcome = market.step(state, {"slice": 9.0})
+            eq = market.equilibrium(state)
+            obs = market.backend.numpy(market.observe(state, "request"))
+            results.append(
+                (
+                    market.backend.numpy(outcome.metrics["need"]),
+                    market.backend.numpy(outcome.payoffs["slice"]),
+                    obs,
+                    eq.epsilon,
+                )
+            )
+        for a, b in zip(*results, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9 if exact else 2e-3, atol=1e-12 if exact else 2e-3)
+
+
+@pytest.mark.slow
+def test_it_compiles_under_jax():
+    jax = pytest.importorskip("jax")
+    market = make(ID, backend="jax", n_devices=20)
+    state = market.reset(0, batch=2)
+    action = {"request": market.backend.asarray(np.full((2, 6, 1), 9.0))}
+    step = jax.jit(lambda s: market.transition(s, action))
+    compiled, _ = step(state)
+    eager, _ = market.transition(state, action)
+    np.testing.assert_allclose(compiled.nature.need, eager.nature.need, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"request_min": 60.0}, "exceeds request_max"),
+        ({"n_slices": 6, "request_min": 9.0}, "add up to 54 RB"),
+        ({"whole_blocks": True, "rule": "uniform"}, "proportional"),
+        ({"whole_blocks": True, "capacity": 49.5}, "whole number"),
+        ({"demand": "lognormal_ar1", "intra": "equal"}, "needs devices"),
+        ({"demand": "trace"}, "load_trace"),
+        ({"demand": "trace", "load_trace": np.ones((5, 6, 3))}, r"\(T >= 2, 6, 100\)"),
+        ({"forecast": "external"}, "forecast_trace"),
+        ({"load_trace": np.ones((5, 6, 100))}, "not 'trace'"),
+        ({"demand": "trace", "load_trace": np.full((5, 6, 100), np.nan)}, "finite"),
+        ({"steepness": 60.0}, "steepness"),
+        ({"rule": "auction"}, "not offered"),
+        ({"utilisation": "best"}, "not offered"),
+    ],
+)
+def test_bad_parameters_are_refused(options, message):
+    with pytest.raises(InvalidParameter, match=message):
+        make(ID, **options)
+
+
+def test_bad_actions_are_refused_and_wild_ones_clipped():
+    market = make(ID)
+    state = market.reset(0)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(InvalidAction, match="slice_0"):
+            market.step(state, {"slice": np.array([[bad, 1, 1, 1, 1, 1]])})
+    with pytest.raises(MarketEnvsError):
+        market.step(state, {"slices": 8.0})
+    _, outcome = market.step(state, {"slice": np.array([[1e6, -5, 1, 1, 1, 1]])})
+    np.testing.assert_array_equal(outcome.metrics["requests"][0, :2], [50, 0.1])
+    assert outcome.metrics["clipped"][0] == 2
+
+
+def test_not_offered_names_what_is():
+    market = make(ID, preset="paper")
+    with pytest.raises(NotOffered, match="corrected"):
+        market.social_optimum(market.reset(0))
+
+
+def test_speed_of_one_step():
+    market = make(ID)
+
+    def best(batch, repeats, steps):
+        action = {"slice": np.full((batch, 6, 1), 10.0)}
+        times = []
+        for _ in range(repeats):
+            state = market.reset(0, batch=batch)
+            start = time.process_time()
+            for _ in range(steps):
+                state, _ = market.step(state, action)
+            times.append((time.process_time() - start) / steps)
+        return min(times)
+
+    assert best(1, 5, 30) < 1e-3
+    assert 16 * 600 / best(16, 6, 10) > 3e6
