@@ -1,0 +1,111 @@
+"""Checks that a market's rules give the same numbers on every array library."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..arrays import BACKENDS
+from ..market import Market, State, tree_map
+from . import probe
+from .probe import ensure_close
+
+DOUBLE, SINGLE = 1e-8, 2e-3
+"""Allowed difference from NumPy float64, relative to max(1, largest value of the array), in float64 and in float32."""
+LIBRARIES = tuple(BACKENDS)
+
+
+def installed(backend: str) -> bool:
+    """Whether an array library can be imported."""
+    return importlib.util.find_spec({"numpy": "numpy"}.get(backend, backend)) is not None
+
+
+@contextlib.contextmanager
+def _double_precision(backend: str) -> Iterator[None]:
+    """JAX computes in float64 only when told to."""
+    if backend != "jax":
+        yield
+        return
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
+def _moved(market: Market, tree: Any) -> Any:
+    """A NumPy tree as arrays of the market's library, integers kept."""
+    xp = market.xp
+
+    def move(leaf: Any) -> Any:
+        if leaf.dtype.kind == "f":
+            return market.backend.asarray(leaf)
+        return xp.asarray(leaf.copy()) if leaf.dtype.kind != "u" or market.backend.name != "torch" else xp.asarray(leaf.astype("int64"))
+
+    return tree_map(move, tree)
+
+
+def same_numbers(market: Market, backend: str) -> None:
+    """Reset, observe, step, payoff agree with NumPy over three rounds, in float64."""
+    with _double_precision(backend):
+        other = type(market)(market.params, backend=backend, dtype="float64")
+        mine, theirs = market.reset(7, batch=3), other.reset(7, batch=3)
+        ensure_close(theirs, mine, f"{backend}: reset", DOUBLE)
+        for step in range(3):
+            profile = probe.random_profile(market, mine, 7 + step)
+            what = f"{backend}, round {step}"
+            ensure_close(probe.observations(other, theirs, profile), probe.observations(market, mine, profile), f"{what}: observe", DOUBLE)
+            ensure_close(other.payoff(theirs, profile), market.payoff(mine, profile), f"{what}: payoff", DOUBLE)
+            (mine, ours), (theirs, got) = market.step(mine, profile), other.step(theirs, profile)
+            ensure_close(probe.pick(got), probe.pick(ours), f"{what}: outcome", DOUBLE)
+            ensure_close(theirs, mine, f"{what}: next state", DOUBLE)
+
+
+def single_precision(market: Market, backend: str) -> None:
+    """One round from the same state and noise agrees with NumPy float64 to what float32 can carry."""
+    other = type(market)(market.params, backend=backend, dtype="float32")
+    mine = market.reset(7, batch=3)
+    theirs = _moved(other, mine)
+    profile = probe.random_profile(market, mine, 7)
+    seen, wanted = probe.observations(other, theirs, profile), probe.observations(market, mine, profile)
+    ensure_close(seen, wanted, f"{backend} float32: observe", SINGLE)
+    payoffs = other.payoff(theirs, profile)
+    for role, value in payoffs.items():
+        probe.ensure(value.dtype == other.backend.dtype, f"{backend} float32: payoff of {role!r} has type {value.dtype}")
+    ensure_close(payoffs, market.payoff(mine, profile), f"{backend} float32: payoff", SINGLE)
+
+
+def traced(market: Market, backend: str) -> None:
+    """Under ``jax.jit``, reset, observe and whole rounds give what they give without it."""
+    if backend != "jax":
+        return
+    import jax
+
+    with _double_precision(backend):
+        other = type(market)(market.params, backend=backend, dtype="float64")
+        mine = market.reset(7, batch=3)
+        state: State = jax.jit(other.reset_keys)(_moved(other, mine.seed))
+        ensure_close(state, mine, "jit: reset", DOUBLE)
+        advance = jax.jit(other.transition)
+        look = jax.jit(lambda held, decisions: probe.observations(other, held, decisions))
+        pay = jax.jit(lambda held, decisions: other.expected(_commit(other, held, decisions), _commit(other, held, decisions).decisions))
+        for step in range(2):
+            profile = probe.random_profile(market, mine, 7 + step)
+            arrays = _moved(other, profile)
+            what = f"jit, round {step}"
+            ensure_close(look(state, arrays), probe.observations(market, mine, profile), f"{what}: observe", DOUBLE)
+            ensure_close(pay(state, arrays), market.payoff(mine, profile), f"{what}: payoff", DOUBLE)
+            (mine, ours), (state, got) = market.step(mine, profile), advance(state, arrays)
+            ensure_close(probe.pick(got), probe.pick(ours), f"{what}: outcome", DOUBLE)
+            ensure_close(state, mine, f"{what}: next state", DOUBLE)
+
+
+def _commit(market: Market, state: State, decisions: dict[str, Any]) -> State:
+    for stage in market.stages:
+        state = market.commit(state, stage.name, decisions[stage.name])
+    return state
+
+
+CHECKS: dict[str, Callable[[Market, str], None]] = {check.__name__: check for check in (same_numbers, single_precision, traced)}
+"""Name -> check of one array library against a NumPy market."""
