@@ -130,11 +130,11 @@ def matrix_equilibrium(
     Args:
         first: profits of the first seller, (n, m).
         second: profits of the second, (n, m).
-        start: starting probabilities; default: several are tried (uniform, then random ones) until one converges.
+        start: starting probabilities tried first; then uniform and random ones, until one converges.
         tolerance: NashConv at which to stop, in units of the payoffs' scale.
         most: most linear programs.
     """
-    starts = [start] if start is not None else _starts(first.shape)
+    starts = _starts(first.shape) if start is None else [start, *_starts(first.shape)]
     best: MatrixEquilibrium | None = None
     for x, y in starts:
         found = _sequential_programs(first, second, x, y, tolerance, most)

@@ -291,19 +291,33 @@ def coalition_value(curves: Curves, member: Floats, total: Floats) -> Floats:
     return np.sum(np.where(member, value(np, curves, quantities), 0.0), axis=-1)
 
 
-def raw_coalition_table(curves: Curves, member: Floats, most: int) -> Floats:
-    """V(0..most) of one coalition from raw S-curves on whole PRBs: max-plus dynamic programme, shape (most + 1,).
+def unit_tables(curves: Curves, member: Floats, most: int, raw: bool = True) -> tuple[Floats, Floats]:
+    """Value of one coalition from whole PRBs, and who holds them: max-plus dynamic programme.
 
     Args:
         curves: fields (N,).
         member: bool (N,).
         most: largest number of PRBs.
+        raw: S-shaped values; False: their concave envelopes.
+
+    Returns:
+        V(0..most), (most + 1,), PRBs may stay unused; and the best holdings, (most + 1, N).
     """
     units = np.arange(most + 1.0)
-    table = np.zeros(most + 1)
-    gap = np.arange(most + 1)[:, None] - np.arange(most + 1)[None, :]
+    table, holdings = np.zeros(most + 1), np.zeros((most + 1, np.size(curves.need)))
+    rest = np.arange(most + 1)[:, None] - np.arange(most + 1)[None, :]
     for index in np.flatnonzero(member):
         one = Curves(*(np.asarray(f)[index] for f in curves))
-        own = raw_value(np, one, units)
-        table = np.max(np.where(gap >= 0, table[np.maximum(gap, 0)] + own[None, :], -np.inf), axis=1)
-    return np.maximum.accumulate(table)  # PRBs may be left unused
+        own = raw_value(np, one, units) if raw else value(np, one, units)
+        tried = np.where(rest >= 0, table[np.maximum(rest, 0)] + own[None, :], -np.inf)
+        best = np.argmax(tried, axis=1)
+        table = np.take_along_axis(tried, best[:, None], axis=1)[:, 0]
+        holdings = holdings[np.arange(most + 1) - best]
+        holdings[:, index] = best
+    last = np.maximum.accumulate(np.where(table >= np.maximum.accumulate(table), np.arange(most + 1), 0))
+    return table[last], holdings[last]
+
+
+def raw_coalition_table(curves: Curves, member: Floats, most: int) -> Floats:
+    """V(0..most) of one coalition from raw S-curves on whole PRBs, (most + 1,); see `unit_tables`."""
+    return unit_tables(curves, member, most)[0]

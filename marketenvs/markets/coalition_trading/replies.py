@@ -1,0 +1,427 @@
+"""Best responses and payoffs of profiles, pure or mixed.
+
+A coalition buys as one agent: at stage ``purchase`` its gain is what the coalition gains, split among the members by payoff
+share. Sellers' deviations are valued with the exact follower re-answering; against mixed rivals the value is a finite sum
+over who is cheaper, tied or dearer, so it is exact for point masses and for equilibrium distributions alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...solution import mixtures
+from ...strategy import BestResponse, Pure, Reply, Sampler, Samples, Strategy
+from . import literal
+from .price_stage import PriceMixture, payoff_matrices
+from .solve import answer_purchases, coalition_stage, partition_index, spread
+from .values import Curves, coalition_value, demand_each
+from .view import View, fill, follow, requests, units_of, view
+
+if TYPE_CHECKING:
+    from ...market import State
+    from .rules import CoalitionTrading
+
+Floats = NDArray[np.float64]
+
+FINE = 129  # evenly spaced candidate prices beside the exact ones
+GOLDEN = 0.6180339887498949
+SHRINKS = 60
+QUANTILES = 128  # points of a continuous distribution whose own profit is averaged
+
+
+def best_reply(market: CoalitionTrading, state: State, stage: str, decisions: Mapping[str, Floats]) -> BestResponse:
+    """Each agent's best deviation from pure decisions."""
+    if stage == "coalition":
+        return _labels(market, state, decisions)
+    if market.params.model == "paper":
+        return literal.best_reply(market, state, stage, decisions)
+    v = _view(market, state, decisions)
+    if stage == "pricing":
+        return _prices(market, state, v, decisions)
+    return _purchases(market, state, v, decisions)
+
+
+def _view(market: CoalitionTrading, state: State, decisions: Mapping[str, Floats]) -> View:
+    named = {name: market.backend.asarray(x) for name, x in decisions.items()}
+    return view(market, state, named)
+
+
+# ------------------------------------------------------------ labels
+
+
+def _labels(market: CoalitionTrading, state: State, decisions: Mapping[str, Floats]) -> BestResponse:
+    stage, *_ = coalition_stage(market, state)
+    labels = decisions["coalition"][:, :, 0]
+    batch, n = labels.shape
+    payoff = spread(stage.payoff, batch)
+    rows = np.arange(batch)
+    played = payoff[rows, partition_index(labels)]
+    table = np.empty((batch, n, n))
+    for i in range(n):
+        for label in range(n):
+            moved = labels.copy()
+            moved[:, i] = label
+            table[:, i, label] = payoff[rows, partition_index(moved), i]
+    best = np.argmax(table, axis=2)
+    gains = np.maximum(table.max(axis=2) - played, 0.0)
+    kind = "exact" if market.params.price_levels is None and market.params.amount_levels is None else "estimate"
+    method = "payoffs of all partitions, later stages in equilibrium (continuous prices)"
+    upper = gains if kind == "exact" else np.full_like(gains, np.inf)
+    return BestResponse(best[:, :, None].astype(float), played + gains, gains, upper, kind, method)
+
+
+# ------------------------------------------------------------ prices
+
+
+def _candidates(v: View, rivals: Floats) -> Floats:
+    """Prices worth trying (B, C): ends, choke prices, rivals' prices and just below, clearing prices, an even grid."""
+    low, high = v.low[:, None], v.high[:, None]
+    even = low + (high - low) * np.linspace(0.0, 1.0, FINE)
+    below = rivals - 1e-10 * np.maximum(1.0, rivals)
+    batch = rivals.shape[0]
+    parts = [np.broadcast_to(x, (batch, x.shape[1])) for x in (even, v.curves.choke_price, _clearing(v))]
+    return np.clip(np.concatenate([*parts, rivals, below], axis=1), low, high)
+
+
+def _clearing(v: View) -> Floats:
+    """Prices at which demand equals a sum of some sellers' capacities (for every slot served), (R, k)."""
+    rooms = np.array(list(product((0.0, 1.0), repeat=min(v.room.shape[1], 4))))[1:]
+    amounts = np.unique(np.round(v.room[:, : rooms.shape[1]] @ rooms.T, 12), axis=1)
+    found = []
+    curves = Curves(*(f[:, None, :] for f in v.curves))
+    for slot in range(v.served.shape[1]):
+        low = np.broadcast_to(v.low[:, None], amounts.shape).copy()
+        high = np.broadcast_to(v.high[:, None], amounts.shape).copy()
+        for _ in range(50):
+            mid = 0.5 * (low + high)
+            each = np.where(v.served[:, slot, None, :], demand_each(curves, mid[:, :, None]), 0.0)
+            enough = each.sum(axis=2) >= amounts
+            low, high = np.where(enough, mid, low), np.where(enough, high, mid)
+        found.append(low)
+    return np.concatenate(found, axis=1)
+
+
+def _polish(value: Callable[[Floats], Floats], trial: Floats, worth: Floats) -> tuple[Floats, Floats]:
+    """Best candidate of each market, refined by a golden-section search between its neighbours."""
+    rows = np.arange(trial.shape[0])
+    order = np.argsort(trial, axis=1, kind="stable")
+    trial, worth = np.take_along_axis(trial, order, 1), np.take_along_axis(worth, order, 1)
+    best = np.argmax(worth, axis=1)
+    top, at = worth[rows, best], trial[rows, best]
+    last = trial.shape[1] - 1
+    for low, high in (
+        (trial[rows, np.maximum(best - 1, 0)], at),
+        (at, trial[rows, np.minimum(best + 1, last)]),
+    ):
+        a, b = low.copy(), high.copy()
+        for _ in range(SHRINKS):
+            left, right = b - GOLDEN * (b - a), a + GOLDEN * (b - a)
+            better = value(np.stack([left, right], axis=1))
+            rising = better[:, 1] > better[:, 0]
+            a, b = np.where(rising, left, a), np.where(rising, b, right)
+        mid = 0.5 * (a + b)
+        found = value(mid[:, None])[:, 0]
+        top, at = np.maximum(top, found), np.where(found > top, mid, at)
+    return at, top
+
+
+def _prices(market: CoalitionTrading, state: State, v: View, decisions: Mapping[str, Floats]) -> BestResponse:
+    price = decisions["pricing"][:, :, 0]
+    batch, m = price.shape
+    units, levels = units_of(market, state, v), market.params.price_levels
+    exact = market.params.selection != "all" and units is None
+    best, values, gains = np.empty((batch, m)), np.empty((batch, m)), np.empty((batch, m))
+    for i in range(m):
+
+        def value(trial: Floats, i: int = i) -> Floats:
+            joint = np.repeat(price[:, None, :], trial.shape[1], axis=1)
+            joint[:, :, i] = trial
+            sold = follow(market, v, joint, units).sum(axis=2)[:, :, i]
+            return (trial - v.cost[:, i, None]) * sold
+
+        if levels is not None:
+            trial = (v.low[:, None] + (v.high - v.low)[:, None] * np.arange(levels) / (levels - 1)) + 0.0 * price[:, :1]
+        else:
+            trial = _candidates(v, np.delete(price, i, axis=1))
+        worth, played = value(trial), value(price[:, i : i + 1])[:, 0]
+        if levels is None:
+            at, top = _polish(value, trial, worth)
+        else:
+            at, top = trial[np.arange(batch), np.argmax(worth, axis=1)], worth.max(axis=1)
+        gains[:, i] = np.maximum(top - played, 0.0)
+        best[:, i] = np.where(gains[:, i] > 0, at, price[:, i])
+        values[:, i] = played + gains[:, i]
+    kind = "exact" if exact or levels is not None else "estimate"
+    upper = gains if kind == "exact" else np.full_like(gains, np.inf)
+    how = "all grid prices" if levels is not None else "choke, clearing and rivals' prices, and stationary points"
+    return BestResponse(best[:, :, None], values, gains, upper, kind, f"{how}; exact follower re-answers")
+
+
+# ------------------------------------------------------------ purchases
+
+
+def _played(
+    market: CoalitionTrading, state: State, decisions: Mapping[str, Floats]
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Buyers' payoffs (B, N), value less bill by slot (B, Z), shares (B, N) and requests by slot (B, Z, M), NumPy."""
+    named = {name: market.backend.asarray(x) for name, x in decisions.items()}
+    deal = market.deal(state, named)
+    payoff = market.payoffs(state, named, deal)["buyer"]
+    if market.params.sharing == "own":  # the coalition's gain goes by reputation where members keep their own books
+        weight = deal.slots * market.backend.numpy(state.theta.reputation)[:, None, :]
+        shares = np.sum(weight / np.maximum(weight.sum(axis=2, keepdims=True), 1e-300), axis=1)
+    else:
+        shares = market.backend.numpy(market.shares(state, deal.slots))
+    number = market.backend.numpy
+    return number(payoff), number(deal.gross), shares, number(deal.requested)
+
+
+def _purchases(market: CoalitionTrading, state: State, v: View, decisions: Mapping[str, Floats]) -> BestResponse:
+    price = decisions["pricing"][:, :, 0]
+    payoff, gross, shares, requested = _played(market, state, decisions)
+    batch, units = price.shape[0], units_of(market, state, v)
+    if v.served.shape[1] == 1:
+        bought = follow(market, v, price[:, None, :], units)[:, 0]
+    else:
+        # The others' requests stay: each coalition buys from what those ranked ahead of it leave.
+        ahead = (v.rank[:, None, :] < v.rank[:, :, None])[..., None]
+        left = np.maximum(v.room[:, None, :] - np.sum(ahead * requested[:, None, :, :], axis=2), 0.0)
+        if market.params.selection == "matching":
+            left = left * (np.arange(price.shape[1]) == v.rank[:, :, None])
+        each = demand_each(Curves(*(f[:, None, :] for f in v.curves)), price[:, :, None])
+        demand = np.sum(np.where(v.served[:, :, None, :], each[:, None], 0.0), axis=3)
+        bought = fill(demand, np.broadcast_to(price[:, None, :], demand.shape), left)
+    total = bought.sum(axis=2)
+    if units is not None:
+        table = np.broadcast_to(units.table, (batch, units.table.shape[1]))
+        value = np.take_along_axis(table, np.round(total / units.size[:, None]).astype(int), axis=1)
+    else:
+        value = coalition_value(Curves(*(f[:, None, :] for f in v.curves)), v.served, total)
+    best = value - np.sum(bought * price[:, None, :], axis=2)
+    gain = np.maximum(best - gross, 0.0)
+    inside = np.broadcast_to(v.served, (batch, *v.served.shape[1:]))
+    gains = shares * np.sum(inside * gain[:, :, None], axis=1)
+    gains = np.where(gains > 1e-12 * np.maximum(1.0, np.abs(payoff)), gains, 0.0)
+    asked = requests(market, state, v, bought)
+    kind = "exact" if units is None or market.params.integer_prbs else "estimate"
+    upper = gains if kind == "exact" else np.full_like(gains, np.inf)
+    method = "the coalition's exact purchase; its gain split by payoff share"
+    return BestResponse(asked, payoff + gains, gains, upper, kind, method)
+
+
+# ------------------------------------------------------------ mixtures
+
+
+def mixed_reply(market: CoalitionTrading, state: State, stage: str, profile: Mapping[str, Strategy]) -> BestResponse:
+    """Best deviations from a profile in which some stage is mixed."""
+    if market.params.model == "paper" or market.params.selection != "winner":
+        return mixtures.sampled_best_response(market, state, stage, profile)
+    if stage == "coalition" and isinstance(profile["coalition"], Pure):
+        return _labels(market, state, {"coalition": profile["coalition"].decisions})
+    if stage == "coalition":
+        return mixtures.sampled_best_response(market, state, stage, profile)
+    here = state
+    if market.params.formation == "labels" and "coalition" not in state.decisions:
+        labels = profile["coalition"]
+        if not isinstance(labels, Pure):
+            return mixtures.sampled_best_response(market, state, stage, profile)
+        here = market.commit(state, "coalition", market.check_decisions(state, "coalition", labels.decisions))
+    if stage == "purchase":
+        return _mixed_purchases(market, here, profile)
+    prices = profile["pricing"]
+    prices = prices.answer(here) if isinstance(prices, Reply) else prices
+    v = view(market, here)
+    units = units_of(market, here, v)
+    if market.params.price_levels is not None and v.room.shape[1] == 2:
+        return _grid_prices(market, here, v, prices)
+    if units is not None or v.room.shape[1] > 6:
+        return mixtures.sampled_best_response(market, state, stage, profile)
+    return _mixed_prices(market, v, market.batch(state), prices)
+
+
+def _chances(prices: Strategy, batch: int, m: int) -> tuple[Callable[[Floats], tuple[Floats, Floats]], Floats]:
+    """Probabilities of each seller being below and at prices (B, C), (B, M, C) each; and the point masses (B, k, M)."""
+    if isinstance(prices, PriceMixture):
+        ends = np.stack(prices.support, axis=1)[:, :, None]
+        return prices.chances, np.broadcast_to(ends, (batch, 2, m))
+    if isinstance(prices, Pure):
+        points, weights = prices.decisions[None], np.ones((1, 1, 1))
+    elif isinstance(prices, Samples):
+        points, weights = prices.values, prices.weights
+    elif isinstance(prices, Sampler):
+        u = (np.arange(256) + 0.5) / 256
+        points = np.stack([prices.draw(np.full((batch, m), x)) for x in u])
+        weights = np.full((256, 1, 1), 1 / 256)
+    else:
+        raise TypeError(f"prices cannot be a {type(prices).__name__} here")
+    count = points.shape[0]
+    points = np.broadcast_to(points[..., 0], (count, batch, m))
+    weights = np.broadcast_to(weights, (count, batch, m))
+
+    def chances(price: Floats) -> tuple[Floats, Floats]:
+        below = np.zeros((batch, m, price.shape[1]))
+        at = np.zeros_like(below)
+        for point, weight in zip(points, weights, strict=True):
+            below += weight[:, :, None] * (point[:, :, None] < price[:, None, :])
+            at += weight[:, :, None] * (point[:, :, None] == price[:, None, :])
+        return below, at
+
+    return chances, np.moveaxis(points, 0, 1)
+
+
+def _expected_profit(v: View, chances: Callable[[Floats], tuple[Floats, Floats]], seller: int, price: Floats) -> Floats:
+    """Expected profits (B, C) of one seller at prices (B, C): a sum over rivals being cheaper, tied or dearer."""
+    curves = Curves(*(f[:, None, :] for f in v.curves))
+    demand = np.sum(np.where(v.served[:, :1, :], demand_each(curves, price[:, :, None]), 0.0), axis=2)
+    below, at = chances(price)
+    rivals = [j for j in range(v.room.shape[1]) if j != seller]
+    own, sold = v.room[:, seller, None], np.zeros(price.shape)
+    for pattern in product((0, 1, 2), repeat=len(rivals)):
+        chance, ahead, tied = np.ones(price.shape), 0.0 * own, own
+        for j, state in zip(rivals, pattern, strict=True):
+            chance = chance * ((1.0 - below[:, j] - at[:, j]), below[:, j], at[:, j])[state]
+            ahead, tied = ahead + v.room[:, j, None] * (state == 1), tied + v.room[:, j, None] * (state == 2)
+        if chance.any():
+            sold = sold + chance * np.clip(demand - ahead, 0.0, tied) * own / tied
+    return (price - v.cost[:, seller, None]) * sold
+
+
+def _own_average(prices: Strategy, worth: Callable[[Floats], Floats], points: Floats, seller: int) -> Floats:
+    """A seller's expected profit from its own mixture, (B,)."""
+    if isinstance(prices, PriceMixture):
+        return worth(prices.quantiles(QUANTILES)[:, :, seller]).mean(axis=1)
+    values = worth(points[:, :, seller])
+    if isinstance(prices, Samples) and prices.weights is not None:
+        weights = np.broadcast_to(prices.weights, (prices.weights.shape[0], *points.shape[::2]))[:, :, seller]
+        return np.sum(values * weights.T, axis=1)
+    return values.mean(axis=1)
+
+
+def _mixed_prices(market: CoalitionTrading, v: View, batch: int, prices: Strategy) -> BestResponse:
+    m = v.room.shape[1]
+    rows = 1 if isinstance(prices, PriceMixture) and v.rows == 1 and prices.support[0].size == 1 else batch
+    chances, points = _chances(prices, rows, m)
+    best, values, gains = np.empty((rows, m)), np.empty((rows, m)), np.empty((rows, m))
+    for i in range(m):
+
+        def worth(price: Floats, i: int = i) -> Floats:
+            return _expected_profit(v, chances, i, price)
+
+        masses = np.sort(np.delete(points, i, axis=2).reshape(rows, -1), axis=1)
+        trial = _candidates(v, masses)
+        at, top = _polish(worth, trial, worth(trial))
+        played = np.broadcast_to(_own_average(prices, worth, points, i), (rows,))
+        gains[:, i] = np.maximum(top - played, 0.0)
+        best[:, i], values[:, i] = at, played + gains[:, i]
+    scale = np.maximum(1.0, np.abs(values))
+    gains = np.where(gains > 1e-11 * scale, gains, 0.0)
+    kind = "exact" if not isinstance(prices, Sampler) else "estimate"
+    best, values, gains = (spread(x, batch) for x in (best, values, gains))
+    upper = gains if kind == "exact" else np.full_like(gains, np.inf)
+    method = "sums over cheaper, tied and dearer rivals at choke, clearing, rivals' and stationary prices"
+    return BestResponse(best[:, :, None], values, gains, upper, kind, method)
+
+
+def _grid_prices(market: CoalitionTrading, state: State, v: View, prices: Strategy) -> BestResponse:
+    """Two sellers on a price grid: matrix algebra, exact."""
+    batch, count = market.batch(state), market.params.price_levels
+    assert count is not None
+    levels = v.low[:, None] + (v.high - v.low)[:, None] * np.arange(count) / (count - 1)
+    if isinstance(prices, Pure):
+        points, weights = prices.decisions[None, :, :, 0], np.ones((1, 1, 1))
+    else:
+        draws = (
+            prices
+            if isinstance(prices, Samples)
+            else Samples(np.stack([prices.draw(np.full((batch, 2), (k + 0.5) / 256)) for k in range(256)]))
+        )
+        points, weights = draws.values[..., 0], draws.weights
+    width = (v.high - v.low)[:, None]
+    index = np.round((points - v.low[:, None]) / width * (count - 1)).astype(int).clip(0, count - 1)
+    shape = np.broadcast_shapes(index.shape, np.shape(weights), (1, batch, 2))
+    index, weights = np.broadcast_to(index, shape), np.broadcast_to(weights, shape)
+    chance = np.zeros((batch, 2, count))
+    for s in range(shape[0]):
+        chance[np.arange(batch)[:, None], np.arange(2), index[s]] += weights[s]
+    first, second = (spread(x, batch) for x in payoff_matrices(market, v, levels, units_of(market, state, v)))
+    worth = np.stack(
+        [np.einsum("bij,bj->bi", first, chance[:, 1]), np.einsum("bij,bi->bj", second, chance[:, 0])], axis=1
+    )
+    played = np.sum(worth * chance, axis=2)
+    gains = np.maximum(worth.max(axis=2) - played, 0.0)
+    best = np.take_along_axis(np.broadcast_to(levels, (batch, count)), worth.argmax(axis=2), axis=1)
+    return BestResponse(best[:, :, None], played + gains, gains, gains, "exact", "price grid: matrix game")
+
+
+def _mixed_purchases(
+    market: CoalitionTrading, state: State, profile: Mapping[str, Strategy], draws: int = 64
+) -> BestResponse:
+    """The coalition's gain averaged over paired quantiles of the prices; each term is exact."""
+    batch, m = market.batch(state), market.params.n_sellers
+    prices = profile["pricing"]
+    prices = prices.answer(state) if isinstance(prices, Reply) else prices
+    rng = np.random.default_rng(0)
+    u = np.stack([rng.permutation((np.arange(draws) + 0.5) / draws) for _ in range(m)], axis=1)
+    total: list[Floats] = [np.zeros(1)] * 3
+    for k in range(draws):
+        price = prices.draw(np.broadcast_to(u[k], (batch, m)))
+        here = market.commit(
+            state, "pricing", market.check_decisions(state, "pricing", np.broadcast_to(price, (batch, m, 1)))
+        )
+        answer = profile["purchase"]
+        answer = answer.answer(here) if isinstance(answer, Reply) else answer
+        asked = np.broadcast_to(
+            answer.draw(rng.uniform(size=(batch, market.params.n_buyers))), answer.draw(u[:1, :1]).shape
+        )
+        here = market.commit(here, "purchase", market.check_decisions(here, "purchase", asked))
+        decisions = {name: market.backend.numpy(x) for name, x in here.decisions.items()}
+        found = best_reply(market, state, "purchase", decisions)
+        parts = (found.decisions, found.values, found.gains)
+        total = [a + b / draws for a, b in zip(total, parts, strict=True)] if k else [x / draws for x in parts]
+    settled = not np.any(total[2])
+    upper = total[2] if settled else np.full_like(total[2], np.inf)
+    method = f"exact purchases at {draws} paired quantiles of the prices"
+    return BestResponse(total[0], total[1], total[2], upper, "exact" if settled else "estimate", method)
+
+
+def mixed_payoff(market: CoalitionTrading, state: State, profile: Mapping[str, Strategy]) -> dict[str, Floats]:
+    """Expected payoffs; sellers' exactly where only prices are mixed and followers answer, the rest by paired quantiles."""
+    batch, m, n, draws = market.batch(state), market.params.n_sellers, market.params.n_buyers, 256
+    if market.params.formation == "labels" and not isinstance(profile["coalition"], Pure):
+        return mixtures.sampled_payoff(market, state, profile)
+    here = state
+    if market.params.formation == "labels":
+        labels = profile["coalition"].decisions  # type: ignore[attr-defined]
+        here = market.commit(state, "coalition", market.check_decisions(state, "coalition", labels))
+    prices = profile["pricing"]
+    prices = prices.answer(here) if isinstance(prices, Reply) else prices
+    rng = np.random.default_rng(0)
+    u = np.stack([rng.permutation((np.arange(draws) + 0.5) / draws) for _ in range(m)], axis=1)
+    many = market.take(here, np.tile(np.arange(batch), draws))
+    joint = np.concatenate([np.broadcast_to(prices.draw(np.broadcast_to(x, (batch, m))), (batch, m, 1)) for x in u])
+    many = market.commit(many, "pricing", market.check_decisions(many, "pricing", joint))
+    answer = profile["purchase"]
+    if isinstance(answer, Reply):
+        asked = answer.answer(many).draw(rng.uniform(size=(batch * draws, n)))
+    else:
+        drawn = (
+            answer.draw(rng.uniform(size=(draws * batch, n)))
+            if isinstance(answer, Samples) and answer.values.shape[1] == 1
+            else None
+        )
+        asked = (
+            drawn
+            if drawn is not None
+            else np.concatenate([answer.draw(rng.uniform(size=(batch, n))) for _ in range(draws)])
+        )
+    many = market.commit(many, "purchase", market.check_decisions(many, "purchase", asked))
+    payoffs = market.expected(many, many.decisions)
+    return {role: market.backend.numpy(x).reshape(draws, batch, -1).mean(axis=0) for role, x in payoffs.items()}
+
+
+__all__ = ["answer_purchases", "best_reply", "mixed_payoff", "mixed_reply"]

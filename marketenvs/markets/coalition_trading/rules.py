@@ -1,0 +1,360 @@
+r"""Coalition trading: sellers of a sliced network sublease PRBs to coalitions of tenants.
+
+**Timeline of a round.** Buyers are grouped into coalitions: by a rule, or (``formation="labels"``) in stage ``coalition``, where each buyer
+names a label and equal labels are one coalition. Stage ``pricing``: every seller posts a price per PRB. Stage ``purchase``: the members of the
+served coalition see the prices and request PRBs from every seller. Sellers serve the coalition with the highest total reputation (ties: the
+larger, then the one with the smallest member). Requests beyond a seller's capacity are cut; the coalition splits what it bought efficiently.
+What was traded and posted last is remembered and seen; nothing else carries over, so the discount factor is strategically irrelevant.
+
+**Payoffs** ($ per round, prices delta_m, purchases q_m, W = sum q_m):
+
+- seller m: (delta_m - c) q_m
+- served coalition z: V_z(W) - sum_m delta_m q_m - c_s |z| (|z| - 1); other coalitions: only the signalling cost
+- member n: its share of the coalition's utility, by ``sharing``: reputation Omega_n / Omega_z, equal, shapley, or own (own value less own bill)
+
+V_z(W) = max { sum_n G_n(w_n) : sum w_n = W }, where G_n is the concave envelope of a sigmoid of the users' rate (eMBB, mMTC) or of their M/M/1 delay
+(URLLC): a tenant that holds too few PRBs for its users runs enough of them in a fraction of the slots.
+
+**Actions.** ``coalition``: Discrete(N). ``pricing``: Box(-1, 1) onto [price_min, price_max], or Discrete(price_levels). ``purchase``: Box(-1, 1)^M onto
+[0, K_m], or MultiDiscrete(amount_levels); with ``purchase_mode="total"`` one number in [0, sum K], filled cheapest first. Buyers who are not
+served do not act. Decisions outside the range are clipped and counted; NaN and infinities raise.
+
+**Observations** (in [0, 1]):
+
+| stage | ``paper`` | ``full`` (default) |
+|---|---|---|
+| coalition | reputations, own need and reputation, last prices, own last PRBs (N + M + 3) | the same |
+| pricing | last traded PRBs by coalition slot (N) | + reputation by slot (N), served slot (N), capacities (M), own cost, last prices (M), every buyer's need, choke price and membership (3N) |
+| purchase | posted prices (M) | + capacities (M), reputations (N), own need, choke price, class, own coalition (N), served flag, needs and choke prices (2N) |
+
+A coalition's slot is its smallest member. Prices are scaled by the box, PRBs by all PRBs, choke prices by twice the highest price.
+
+**Metrics**: ``price`` (M), ``mean_price`` (paid, or posted when nothing is sold), ``sold`` (M), ``quantity``, ``held`` (N), ``satisfaction`` (N, time-shared),
+``served_fraction`` (N), ``winner`` (slot), ``coalition_size``, ``rationed`` (sellers who cut requests), ``welfare`` (sum of all payoffs), ``clipped``.
+
+**Equilibrium.** Followers exact. Sellers: Bertrand-Edgeworth in every regime (monopoly, floor, market clearing, mixed with gaps and atoms), returned as a
+distribution where it is mixed; two sellers of different capacity likewise; other asymmetries, and ``selection="all"``, are searched and never certified.
+Grid prices: two sellers by a sequential LP. Coalitions: every partition's payoffs, Nash and individual stability, merging, Shapley values, the core (``analysis``).
+
+**Presets.** ``default``; ``singletons``; ``labels``; ``grid``; ``drawn`` (reputations and PRB rates drawn); ``drop`` (users dropped in a cell); ``table1_noise_limited``;
+``reduced`` (two buyers, mixed regime: no deterministic policy solves it); ``paper`` (the equations as printed, see ``literal.py``).
+
+**Version history.** v0: first release.
+
+**Source.** G. O. Boateng, G. Liu, "Cooperative Resource Trading for Network Slicing in Industrial IoT: A Multi-Agent DRL Approach". Fidelity notes F1-F24:
+``docs/fidelity/coalition_trading.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from ... import channel
+from ...arrays import Array, Noise
+from ...codecs import BoxCodec, Codec, GridCodec, MultiGridCodec, TableCodec
+from ...errors import InvalidParameter
+from ...market import Market, Outcome, Stage, State
+from ...strategy import BestResponse, Equilibrium, SocialOptimum, Strategy
+from . import literal, settlement, solve
+from .parameters import CoalitionParams, CoalitionTheta, service_mask
+
+
+class CoalitionHistory(NamedTuple):
+    """What carries over: last prices and sales (B, M), PRBs traded by slot and held (B, N); PRB rates, labels where drawn."""
+
+    price: Array
+    sold: Array
+    traded: Array
+    held: Array
+    rate: Any
+    labels: Any
+
+
+class Deal(NamedTuple):
+    """A settled round, before payoffs: Z coalition slots that may be served."""
+
+    served: Array  # bool (., Z, N)
+    slots: Array  # bool (., N, N), members by slot
+    rank: Array  # (., N)
+    requested: Array  # (B, Z, M)
+    bought: Array  # (B, Z, M)
+    held: Array  # (B, N)
+    value: Array  # (B, N)
+    gross: Array  # (B, Z), value less bill
+    bill: Array  # (B, Z)
+
+
+class CoalitionTrading(Market):
+    """The coalition-trading market; see the module's docstring."""
+
+    Params = CoalitionParams
+    Theta = CoalitionTheta
+    params: CoalitionParams
+
+    def count_roles(self) -> dict[str, int]:
+        return {"seller": self.params.n_sellers, "buyer": self.params.n_buyers}
+
+    def build_stages(self) -> tuple[Stage, ...]:
+        p, n, m = self.params, self.params.n_buyers, self.params.n_sellers
+        full = p.observation == "full"
+        price: Codec = BoxCodec() if p.price_levels is None else GridCodec(p.price_levels)
+        width = 1 if p.purchase_mode == "total" else m
+        amount: Codec = BoxCodec(width) if p.amount_levels is None else MultiGridCodec((p.amount_levels,) * width)
+        sizes = (n + m + 3, 6 * n + 2 * m + 1 if full else n, 4 * n + 2 * m + 4 if full else m)
+        boxes = [spaces.Box(0.0, 1.0, (d,), np.float32) for d in sizes]
+        stages = (Stage("pricing", "seller", price, boxes[1]), Stage("purchase", "buyer", amount, boxes[2]))
+        if p.formation == "labels":
+            return (Stage("coalition", "buyer", TableCodec(np.arange(n)[:, None]), boxes[0]), *stages)
+        return stages
+
+    def setup(self) -> None:
+        p, real = self.params, self.backend.asarray
+        self._delay = real(service_mask(p, "urllc"))
+        self._mmtc = real(service_mask(p, "mmtc"))
+        self._seats = None if p.seats is None else real([[float(s) for s in p.seats]])
+        self._radio = channel.radio_preset(p.radio)
+        self._trace_rates = real(self._measured_rates()) if p.channel == "trace" else None
+        if p.channel == "drop":
+            users = np.asarray(p.users, dtype=float)
+            if users.ndim or users % 1:
+                raise InvalidParameter(f"channel='drop' needs one whole number of users, got users={p.users!r}")
+            self._users = int(users)
+
+    def _measured_rates(self) -> np.ndarray:
+        """PRB rate of every buyer in every slot of the trace, (slots, N)."""
+        gains, n = channel.load_trace(self.params.trace), self.params.n_buyers
+        if gains.shape[0] % n:
+            raise InvalidParameter(f"the trace has {gains.shape[0]} users, which {n} buyers cannot share equally")
+        loss = -10.0 * np.log10(np.maximum(gains, 1e-30))
+        efficiency = self._radio.spectral_efficiency(self._radio.sinr(loss)).mean(axis=1)  # users x slots
+        shaped = efficiency.reshape(n, -1, gains.shape[2]).transpose(2, 0, 1)
+        return channel.tenant_rate_kbps_per_prb(shaped, self._radio.prb_bandwidth_hz, self.params.scheduler)
+
+    # -- parameters -------------------------------------------------------------------------------------------------
+
+    def derive(self, theta: Any) -> Any:
+        xp, p, iterate = self.xp, self.params, self.backend.iterate
+        half = 0.5 if p.capacity_rule == "half" else 1.0 / max(2, p.n_sellers)
+        room = theta.capacity if p.capacity_rule == "given" else theta.trade_prbs * half + 0.0 * theta.capacity
+        rate_need = self._mmtc * theta.mmtc_rate + (1.0 - self._mmtc) * theta.embb_rate
+        arrivals = 1000.0 * theta.urllc_rate / theta.packet_bits
+        delay_need = theta.packet_bits * (arrivals + 1000.0 / theta.urllc_delay) / 1000.0
+        need_unit = theta.users * xp.where(self._delay > 0, delay_need + 0.0 * self._delay, rate_need)
+        load = arrivals * theta.urllc_delay * 0.001 * self._delay
+        scale, zero = theta.money_value * theta.reputation, 0.0 * (theta.reputation + theta.steepness + load)
+        ready = settlement.prepare(xp, iterate, scale + zero, theta.steepness + zero, load + zero, self._delay + zero)
+        theta = theta._replace(room=room, need_unit=need_unit + 0.0 * theta.reputation, ready=ready)
+        return solve.with_tables(self, theta) if p.integer_prbs or p.sharing == "shapley" else theta
+
+    def history_noise(self) -> Mapping[str, Noise]:
+        if self.params.channel != "drop":
+            return {}
+        n, users = self.params.n_buyers, self._users
+        fields = {"place": Noise("uniform", (n, users, 2)), "shadow": Noise("normal", (n, users))}
+        return {**fields, "sight": Noise("uniform", (n, users))} if self._radio.los == "prob" else fields
+
+    def first_history(self, theta: Any, noise: Mapping[str, Array], batch: int) -> CoalitionHistory:
+        """Nothing traded, lowest prices posted; users dropped (``drop``), coalitions merged (``merge``)."""
+        p = self.params
+        zero = self.backend.asarray(np.zeros((batch, p.n_buyers)))
+        rate: Any = ()
+        if p.channel == "drop":
+            radio = self._radio
+            distance = radio.distance_m(radio.drop(noise["place"]))
+            quality = radio.sinr(radio.loss_db(distance, noise["shadow"], noise.get("sight")))
+            efficiency = radio.spectral_efficiency(quality)
+            rate = channel.tenant_rate_kbps_per_prb(efficiency, radio.prb_bandwidth_hz, p.scheduler)
+        price = theta.price_min + self.backend.asarray(np.zeros((batch, p.n_sellers)))
+        history = CoalitionHistory(price, 0.0 * price, zero, zero, rate, ())
+        if p.formation == "merge":
+            rounds = self.backend.integers(np.zeros(batch, dtype=np.int32))
+            state = State(theta, (), zero, rounds, history, (), {})
+            history = history._replace(labels=self.backend.asarray(solve.merged_labels(self, state)))
+        return history
+
+    def rates(self, state: State) -> Array:
+        """PRB rate of every buyer in the coming round, kbit/s, (1 or B, N)."""
+        if self.params.channel == "drop":
+            return state.history.rate
+        if self.params.channel == "trace":
+            slots = self._trace_rates.shape[0]
+            return self.xp.take(self._trace_rates, settlement.as_index(self.xp, state.round) % slots, axis=0)
+        return state.theta.prb_rate
+
+    def needs(self, state: State) -> tuple[Array, Array]:
+        """PRBs for half satisfaction (1 or B, N), and who can be served at all (a rate of 0 never buys)."""
+        rate = self.rates(state)
+        alive = rate > 0
+        return self.xp.where(alive, state.theta.need_unit / self.xp.where(alive, rate, 1.0 + 0.0 * rate), 1.0), alive
+
+    def labels(self, state: State, decisions: Mapping[str, Array]) -> Array:
+        """Every buyer's coalition label, (1 or B, N)."""
+        if self._seats is not None:
+            return self._seats
+        return state.history.labels if self.params.formation == "merge" else decisions["coalition"][:, :, 0]
+
+    def bounds(self, state: State, stage: str) -> tuple[Array, Array]:
+        theta = state.theta
+        if stage == "pricing":
+            return theta.price_min[:, :, None], theta.price_max[:, :, None]
+        if stage == "coalition":
+            zero = 0.0 * theta.price_min[:, :, None]
+            return zero, zero + (self.params.n_buyers - 1.0)
+        room = theta.room[:, None, :]
+        room = self.xp.sum(room, axis=2, keepdims=True) if self.params.purchase_mode == "total" else room
+        return 0.0 * room, room
+
+    def standing(self, state: State, decisions: Mapping[str, Array]) -> tuple[Array, Array, Array]:
+        """Members by slot (., N, N), ranks by slot (., N) and served coalitions (., Z, N)."""
+        xp = self.xp
+        slots = settlement.coalitions(xp, self.labels(state, decisions))
+        rank, _, _ = settlement.ranks(xp, slots, state.theta.reputation)
+        if self.params.selection == "winner":
+            return slots, rank, xp.any(slots & (rank == 0)[:, :, None], axis=1)[:, None, :]
+        limit = self.params.n_buyers if self.params.selection == "all" else self.params.n_sellers
+        return slots, rank, slots & (rank < limit)[:, :, None]
+
+    def acting(self, state: State, stage: str) -> Array:
+        like = super().acting(state, stage)
+        if stage != "purchase":
+            return like
+        return like & self.xp.any(self.standing(state, state.decisions)[2], axis=1)
+
+    # -- settlement -------------------------------------------------------------------------------------------------
+
+    def deal(self, state: State, decisions: Mapping[str, Array]) -> Deal:
+        """Who is served, what is bought, who holds it and what it is worth."""
+        xp, p, theta = self.xp, self.params, state.theta
+        price, asked = decisions["pricing"][:, :, 0], decisions["purchase"]
+        slots, rank, served = self.standing(state, decisions)
+        need, alive = self.needs(state)
+        asked = xp.floor(asked) if p.integer_prbs else asked
+        mine = xp.where(served[..., None], asked[:, None, :, :], 0.0 * asked[:, None, :, :])
+        requested = xp.sum(mine, axis=2)  # (B, Z, M) or (B, 1, 1)
+        room = theta.room[:, None, :]
+        if p.purchase_mode == "total":
+            bought = settlement.purchases(xp, requested[:, 0, :], price, theta.room + 0.0 * price)[:, None, :]
+        elif p.selection == "winner":
+            bought = xp.minimum(requested, room)
+        else:
+            if p.selection == "matching":
+                own = xp.arange(p.n_sellers, device=settlement._device(rank)) == rank[:, :, None]
+                requested = xp.where(own, requested, 0.0 * requested)
+            ahead = (rank[:, None, :] < rank[:, :, None])[..., None]
+            taken = xp.sum(xp.where(ahead, requested[:, None, :, :], 0.0 * requested[:, None, :, :]), axis=2)
+            bought = xp.minimum(xp.maximum(room - taken, 0.0 * requested), requested)
+        total = xp.sum(bought, axis=2)
+        if p.integer_prbs:
+            held, value = solve.tabled_split(self, theta, served, total)
+        else:
+            real = served & alive[:, None, :]
+            held = settlement.divide(xp, self.backend.iterate, theta.ready, need, real, total)
+            value = settlement.worth(xp, theta.ready, need, real, held)
+        bill = xp.sum(bought * price[:, None, :], axis=2)
+        gross = xp.sum(value, axis=2) - bill
+        return Deal(served, slots, rank, requested, bought, xp.sum(held, axis=1), xp.sum(value, axis=1), gross, bill)
+
+    def shares(self, state: State, slots: Array) -> Array:
+        """Share of every buyer in its own coalition's utility, (., N)."""
+        xp, kind = self.xp, self.params.sharing
+        if kind == "shapley":
+            return solve.tabled_shares(self, state.theta, slots)
+        weight = state.theta.reputation if kind == "reputation" else 1.0 + 0.0 * state.theta.reputation
+        both = xp.where(slots, weight[:, None, :], 0.0 * weight[:, None, :])
+        total = xp.sum(both, axis=2, keepdims=True)
+        return xp.sum(both / xp.where(total > 0, total, 1.0 + 0.0 * total), axis=1)
+
+    def payoffs(self, state: State, decisions: Mapping[str, Array], deal: Deal) -> dict[str, Array]:
+        """Payoffs of a settled round."""
+        xp, theta = self.xp, state.theta
+        margin = decisions["pricing"][:, :, 0] - theta.lease_price
+        size = xp.sum(xp.astype(deal.slots, margin.dtype), axis=2)
+        own_size = xp.sum(xp.where(deal.slots, size[:, :, None], 0.0 * size[:, :, None]), axis=1)
+        cost = theta.signalling * own_size * (own_size - 1.0)
+        inside = xp.astype(deal.served, margin.dtype)
+        if self.params.sharing == "own":
+            total = xp.sum(deal.bought, axis=2)
+            mean = deal.bill / xp.where(total > 0, total, 1.0 + 0.0 * total)
+            buyers = deal.value - deal.held * xp.sum(inside * mean[:, :, None], axis=1) - cost / own_size
+        else:
+            buyers = self.shares(state, deal.slots) * (xp.sum(inside * deal.gross[:, :, None], axis=1) - cost)
+        return {"seller": margin * xp.sum(deal.bought, axis=1), "buyer": buyers}
+
+    def expected(self, state: State, decisions: Mapping[str, Array]) -> dict[str, Array]:
+        if self.params.model == "paper":
+            return literal.payoffs(self, state, decisions)
+        return self.payoffs(state, decisions, self.deal(state, decisions))
+
+    def settle(self, state: State, decisions: Mapping[str, Array]) -> Outcome:
+        if self.params.model == "paper":
+            return literal.settle(self, state, decisions)
+        xp, theta, deal = self.xp, state.theta, self.deal(state, decisions)
+        payoffs, price = self.payoffs(state, decisions, deal), decisions["pricing"][:, :, 0]
+        sold, total = xp.sum(deal.bought, axis=1), xp.sum(deal.bought, axis=(1, 2))
+        need, _ = self.needs(state)
+        full = theta.ready.price_scale * need
+        paid = xp.sum(deal.bill, axis=1) / xp.where(total > 0, total, 1.0 + 0.0 * total)
+        winner = xp.astype(xp.argmin(deal.rank, axis=1), price.dtype) + 0.0 * total
+        size = xp.sum(xp.astype(deal.slots & (deal.rank == 0)[:, :, None], price.dtype), axis=(1, 2)) + 0.0 * total
+        over = xp.sum(deal.requested, axis=1) > theta.room + 0.0 * sold
+        metrics = {
+            "price": price,
+            "mean_price": xp.where(total > 0, paid, xp.mean(price, axis=1)),
+            "sold": sold,
+            "quantity": total,
+            "held": deal.held,
+            "satisfaction": deal.value / xp.where(full > 0, full, 1.0 + 0.0 * full),
+            "served_fraction": xp.clip(deal.held / (theta.ready.hold * need), 0.0, 1.0),
+            "winner": winner,
+            "coalition_size": size,
+            "rationed": xp.sum(xp.where(over, 1.0 + 0.0 * sold, 0.0 * sold), axis=1),
+            "welfare": xp.sum(payoffs["seller"], axis=1) + xp.sum(payoffs["buyer"], axis=1),
+            "traded": solve.by_slot(xp, deal, total),
+        }
+        return Outcome(payoffs, metrics)
+
+    def remember(self, state: State, decisions: Mapping[str, Array], outcome: Outcome) -> CoalitionHistory:
+        seen = {name: outcome.metrics[name] for name in ("sold", "traded", "held")}
+        return state.history._replace(price=decisions["pricing"][:, :, 0], **seen)
+
+    # -- observations -----------------------------------------------------------------------------------------------
+
+    def observe(self, state: State, stage: str) -> Array:
+        from .observations import observe
+
+        return observe(self, state, stage)
+
+    # -- solvers ----------------------------------------------------------------------------------------------------
+
+    def solve(self, state: State) -> Equilibrium:
+        return solve.equilibrium(self, state)
+
+    def respond(self, state: State, prefix: Mapping[str, Any]) -> Equilibrium:
+        return solve.respond(self, state, prefix)
+
+    def best_reply(self, state: State, stage: str, decisions: Mapping[str, np.ndarray]) -> BestResponse:
+        from . import replies
+
+        return replies.best_reply(self, state, stage, decisions)
+
+    def mixed_reply(self, state: State, stage: str, profile: Mapping[str, Strategy]) -> BestResponse:
+        from . import replies
+
+        return replies.mixed_reply(self, state, stage, profile)
+
+    def mixed_payoff(self, state: State, profile: Mapping[str, Strategy]) -> dict[str, np.ndarray]:
+        from . import replies
+
+        return replies.mixed_payoff(self, state, profile)
+
+    def optimum(self, state: State) -> SocialOptimum:
+        return solve.optimum(self, state)
+
+    def analysis(self, state: State) -> dict[str, Any]:
+        from . import analysis
+
+        return analysis.analysis(self, state)
