@@ -120,7 +120,7 @@ def test_case_l_channel_and_chain():
 
 def test_generator_constants_and_statistics():
     np.testing.assert_allclose(traffic.HALF_CHORDS_M, [468.37485, 446.51428], atol=5e-6)
-    assert traffic.MEAN_LOAD_FACTOR == pytest.approx(1.70263485, abs=5e-9)
+    assert pytest.approx(1.70263485, abs=5e-9) == traffic.MEAN_LOAD_FACTOR
     market = make(ID)
     # 400 short traces: mean needs within four standard errors of the specification's long-run means.
     state = market.reset(3, batch=400)

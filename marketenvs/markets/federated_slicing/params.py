@@ -20,6 +20,13 @@ _BOUNDS = (0.0, 0.0, 0.0, 100.0, 250.0, 20.0)
 # Mean needs of the default devices (RB), and the share of them that only carries load, d / (d + L / tau_max).
 _NEEDS = (11.60, 8.78, 3.80, 6.68, 6.43, 4.91)
 _SHARES = (0.0, 0.0, 0.0, 0.5, 0.8, 1.0 / 6.0)
+_KINDS = {
+    "device_load": _LOADS,
+    "packet_kbit": _PACKETS,
+    "delay_bound_ms": _BOUNDS,
+    "mean_need": _NEEDS,
+    "mean_load_share": _SHARES,
+}
 _REFERENCE_NEEDS = (12.4, 8.3, 4.1, 6.6, 6.6, 5.0)
 SEQUENCES = ("forecast_trace", "load_trace")
 
@@ -144,6 +151,15 @@ class SlicingParams(MarketParams):
         },
         "team": {"reward": "team", "demand": "lognormal_ar1", "demand_timing": "revealed", "load": Uniform(0.2, 2.0)},
     }
+
+    def __post_init__(self) -> None:
+        """Other numbers of slices than six repeat the six kinds, unless the fields are given."""
+        count = self.n_slices
+        if isinstance(count, int) and not isinstance(count, bool) and count >= 1 and count != len(_LOADS):
+            for name, kinds in _KINDS.items():
+                if getattr(self, name) is kinds:
+                    object.__setattr__(self, name, tuple(kinds[m % len(kinds)] for m in range(count)))
+        super().__post_init__()
 
     def check(self) -> None:
         """Relations between fields."""

@@ -144,14 +144,14 @@ def risk_adjusted_ratio(
         # The payoff has a kink where the load ratio is 1, at z = log(ratio)/sigma: each side is integrated on its own.
         kink = np.clip(np.log(ratio) / sd, -8.0, 8.0)[..., None]
         total = np.zeros(ratio.shape)
-        for low, high in ((-8.0, kink), (kink, 8.0)):
-            half = 0.5 * (high - low)
-            z = low + half * (1.0 + nodes)
+        for left, right in ((-8.0 + 0.0 * kink, kink), (kink, 8.0 + 0.0 * kink)):
+            half = 0.5 * (right - left)
+            z = left + half * (1.0 + nodes)
             value = stage_rules.reward(ratio[..., None] * np.exp(-sd[..., None] * z), share, rows, utilisation, np)
             total += half[..., 0] * np.sum(value * np.exp(-0.5 * z * z) * weights, axis=-1)
         return total
 
-    low, high = np.full(spread.size, 0.05), np.full(spread.size, upper)
+    low, high = np.full(spread.size, 0.05), np.full(spread.size, float(upper))
     best = low
     for _ in range(7):
         grid = np.linspace(low, high, 41, axis=-1)

@@ -258,7 +258,7 @@ class FederatedSlicing(Market):
         rows = 0.0 * noise["clock"]
         pulses: Any = ()
         devices: Any = ()
-        if p.demand == "trace":
+        if self._loads is not None:
             clock = xp.floor(noise["clock"] * self._loads.shape[0])
         else:
             clock = noise["clock"] * traffic.DAY_SLOTS
@@ -266,7 +266,8 @@ class FederatedSlicing(Market):
         if self.has_devices:
             position = self.radio.drop(noise["position"], xp=xp)
             loss = self.radio.loss_db(self.radio.distance_m(position, xp=xp), noise["shadowing"], xp=xp)
-            heavy, place = (), ()
+            heavy: Any = ()
+            place: Any = ()
             if p.demand == "devices":
                 heavy = xp.exp(noise["heaviness"] - 0.5)
                 log_load = traffic.AR_SD * noise["log_load"]
@@ -306,7 +307,7 @@ class FederatedSlicing(Market):
             need = xp.where(theta.mean_need * level > one_slot.MIN_NEED, theta.mean_need * level, one_slot.MIN_NEED)
             share = xp.where(theta.is_delay > 0.5, theta.mean_load_share + 0.0 * need, 0.0 * need)
             return need, share, theta.device_load * p.n_devices * level, (), ()
-        if p.demand == "trace":
+        if self._loads is not None:
             load = xp.take(self._loads, self._index(slot), axis=0) * theta.load[:, :, None]
         else:
             day = traffic.daily_profile(slot, p.n_slices, theta.day_amplitude, xp)
@@ -322,7 +323,9 @@ class FederatedSlicing(Market):
 
     def _index(self, slot: Array) -> Array:
         """Row of the trace of every market, (B,)."""
-        rows = (self._loads if self._loads is not None else self._forecasts).shape[0]
+        table = self._loads if self._loads is not None else self._forecasts
+        assert table is not None
+        rows = table.shape[0]
         whole = self.xp.floor(slot[:, 0] + 0.5)
         return self.xp.astype(whole - rows * self.xp.floor(whole / rows), self.xp.int64)
 
