@@ -5,6 +5,7 @@ Only names are registered: entry points are strings, and neither a market nor a 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from gymnasium.envs import registration as gymnasium_registry
@@ -42,3 +43,5 @@ def register_shells(spec: MarketSpec) -> None:
                 vector_entry_point="marketenvs.shells.vector:MarketVectorEnv",
                 kwargs={**kwargs, "role": role},
             )
+    if "marketenvs.shells.rllib" in sys.modules:  # RLlib is in use: let it know markets that are registered later, too
+        sys.modules["marketenvs.shells.rllib"].register_market(spec)

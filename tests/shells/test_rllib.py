@@ -1,0 +1,168 @@
+"""The RLlib adapter."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from marketenvs import InvalidAction, ResetNeeded, UnknownName
+
+from .cases import HORIZON, MAKERS, every_market, same
+
+pytest.importorskip("ray.rllib", reason="needs marketenvs[rllib]")
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+
+from marketenvs.rllib import MarketMultiAgentEnv
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def actions_of(env, observations, rng):
+    chosen = {}
+    for agent in observations:
+        space = env.get_action_space(agent)
+        space.seed(int(rng.integers(1 << 31)))
+        chosen[agent] = space.sample()
+    return chosen
+
+
+@every_market
+def test_only_those_who_act_observe_and_everybody_is_paid(make):
+    """A whole episode, fed to RLlib's own episode object, which refuses what its stack cannot train on."""
+    market = make()
+    env, twin = MarketMultiAgentEnv(market), market.parallel_env()
+    assert env.possible_agents == list(market.agents)
+    rng = np.random.default_rng(0)
+    observations, infos = env.reset(seed=1)
+    seen, told = twin.reset(seed=1)
+    episode = MultiAgentEpisode(
+        observation_space=env.observation_spaces,
+        action_space=env.action_spaces,
+        agent_to_module_mapping_fn=lambda agent, episode, **kw: agent.rpartition("_")[0],
+    )
+    episode.add_env_reset(observations=observations, infos=infos)
+    paid, want, acted = dict.fromkeys(env.possible_agents, 0.0), dict.fromkeys(env.possible_agents, 0.0), set()
+    over = False
+    while not over:
+        while not any(told[a]["acting"] for a in twin.agents):  # stages without anyone are played through
+            seen, rewards, _, _, told = twin.step({})
+            want = {a: want[a] + rewards[a] for a in want}
+        assert set(observations) == {a for a in twin.agents if told[a]["acting"]}
+        for agent, value in observations.items():
+            assert env.get_observation_space(agent).contains(value)
+            row = value["observations"] if isinstance(value, dict) else value
+            assert same(row, seen[agent]["observation"] if isinstance(seen[agent], dict) else seen[agent])
+        actions = actions_of(env, observations, rng)
+        acted |= set(actions)
+        observations, rewards, terminated, truncated, infos = env.step(actions)
+        episode.add_env_step(observations, actions, rewards, infos, terminateds=terminated, truncateds=truncated)
+        assert set(infos) <= set(observations)
+        assert not any(terminated.values())
+        for agent, reward in rewards.items():
+            paid[agent] += reward
+        seen, rewards, _, _, told = twin.step(actions)
+        want = {a: want[a] + rewards[a] for a in want}
+        over = truncated["__all__"]
+    while twin.agents:  # the episode may end in stages without anyone
+        _, rewards, *_ = twin.step({})
+        want = {a: want[a] + rewards[a] for a in want}
+    assert env.table.game.rounds == HORIZON
+    assert paid == pytest.approx(want)
+    assert set(observations) == acted, "a final observation for everyone who acted"
+    assert {a for a, flag in truncated.items() if flag} == acted | {"__all__"}
+    assert episode.is_done
+    assert {a: e.get_return() for a, e in episode.agent_episodes.items()} == pytest.approx({a: want[a] for a in acted})
+    with pytest.raises(ResetNeeded):
+        env.step({})
+
+
+def test_masks_in_rllibs_form():
+    env = MarketMultiAgentEnv(MAKERS["masked"]())
+    observations, _ = env.reset(seed=0)
+    np.testing.assert_array_equal(observations["seller_0"]["action_mask"], [1, 1, 0, 1, 1, 1, 0])
+    assert observations["seller_0"]["action_mask"].dtype == np.float32
+    toy = MarketMultiAgentEnv(MAKERS["toy"]())
+    _, infos = toy.reset(seed=0)
+    np.testing.assert_array_equal(infos["buyer_0"]["action_mask"]["join"], [0, 1, 1])
+
+
+def test_stages_without_anyone_are_played_through():
+    """If no buyer comes, sellers see the next round's start in one step, and are paid for the empty one."""
+    market = MAKERS["toy"]()
+    env = MarketMultiAgentEnv(market)
+    env.reset(seed=0)
+    observations, rewards, *_ = env.step({f"buyer_{i}": {"join": 0} for i in range(3)})
+    assert set(observations) == {"seller_0", "seller_1"}
+    assert rewards == {}
+    observations, rewards, *_ = env.step({f"seller_{i}": np.zeros(2) for i in range(2)})
+    assert set(observations) == {"buyer_0", "buyer_1", "buyer_2"}
+    assert set(rewards) == set(env.possible_agents)
+
+
+def test_copies_and_bad_input():
+    env = MarketMultiAgentEnv("AIBazaar-v0", n_consumers=2, horizon=3)
+    with pytest.raises(ResetNeeded):
+        env.step({})
+    env.reset(seed=0)
+    twins = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
+    want = env.step({"provider_0": np.zeros(1)})
+    assert all(same(t.step({"provider_0": np.zeros(1)}), want) for t in twins)
+    with pytest.raises(InvalidAction, match="consumer_1"):
+        env.step({"consumer_0": np.zeros(1)})
+    with pytest.raises(InvalidAction, match="consumer_0"):
+        env.step({"consumer_0": np.full(1, np.nan), "consumer_1": np.zeros(1)})
+    with pytest.raises(UnknownName, match="n_consumers"):
+        MarketMultiAgentEnv("AIBazaar-v0", n_consumer=2)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+    yield
+    ray.shutdown()
+
+
+def ppo(runners=0, **env_config):
+    from ray.rllib.algorithms.ppo import PPOConfig
+
+    return (
+        PPOConfig()
+        .environment("marketenvs/AIBazaar-v0", env_config=env_config)
+        .env_runners(num_env_runners=runners, num_envs_per_env_runner=2, rollout_fragment_length="auto")
+        .learners(num_learners=0)
+        .multi_agent(
+            policies={"provider", "consumer"},
+            policy_mapping_fn=lambda agent, episode, **kwargs: agent.rpartition("_")[0],
+        )
+        .training(train_batch_size_per_learner=80, minibatch_size=40, num_epochs=1)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runners", [0, 2])
+def test_ppo_trains_both_roles(cluster, runners):
+    """Known by name, in this process and in workers.
+
+    Every role's policy gets samples of the expected number and return.
+    """
+    algorithm = ppo(
+        runners, n_consumers=3, horizon=10, preset="drawn", reward_scale={"provider": 1e4, "consumer": 1e3}
+    ).build_algo()
+    try:
+        for _ in range(2):
+            result = algorithm.train()
+        sampled = result["env_runners"]
+        assert sampled["num_env_steps_sampled_lifetime"] >= 160
+        assert sampled["num_agent_steps_sampled"]["provider_0"] > 0
+        assert set(result["learners"]) >= {"provider", "consumer"}
+        assert np.isfinite(result["learners"]["consumer"]["total_loss"])
+        # Spec: in 10 rounds a provider earns between (10 - 5) * 30 and (20 - 5) * 300 per round.
+        mean = sampled["agent_episode_returns_mean"]["provider_0"]
+        assert 10 * 150 / 1e4 <= mean <= 10 * 4500 / 1e4
+    finally:
+        algorithm.stop()
