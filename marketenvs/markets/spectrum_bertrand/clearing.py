@@ -77,105 +77,116 @@ def residual_sales(price: Floats, buyers: Floats | int, capacity: ArrayLike, val
     return got[..., index, index]
 
 
-def unit_demand(value: ArrayLike, cost: ArrayLike, buyers: int, capacity: ArrayLike) -> PriceMixture:
+def unit_demand(value: ArrayLike, cost: ArrayLike, buyers: ArrayLike, capacity: ArrayLike) -> PriceMixture:
     """Equilibrium with ``M`` buyers of value ``U`` and equal costs: any number of equal sellers, or any two.
 
     Args:
         value: ``(B,)``.
         cost: common unit cost ``(B,)``.
-        buyers: ``M``.
-        capacity: ``(N,)``.
+        buyers: ``M``, ``(B,)``.
+        capacity: ``(N,)`` or ``(B, N)``.
 
     Raises:
         ValueError: more than two sellers of unequal capacity (no closed form is known here).
     """
-    stock = np.minimum(np.atleast_1d(np.asarray(capacity, float)), buyers)
-    n, m = stock.size, float(buyers)
-    value, cost = np.broadcast_arrays(np.atleast_1d(np.asarray(value, float)), np.atleast_1d(np.asarray(cost, float)))
-    gap = np.repeat((value - cost)[:, None], n, -1)
-    if n == 1 or stock.sum() <= m:
-        return _pure(cost[:, None] + gap, gap * stock)
-    if n > 2 and np.any(stock != stock[0]):
+    stock = np.atleast_2d(np.asarray(capacity, float))
+    value, cost, buyers = (np.atleast_1d(np.asarray(x, float)) for x in (value, cost, buyers))
+    batch = np.broadcast_shapes(value.shape, cost.shape, buyers.shape, stock.shape[:1])[0]
+    n = stock.shape[1]
+    value, cost, m = (np.broadcast_to(x, (batch,))[:, None] for x in (value, cost, buyers))
+    stock = np.minimum(np.broadcast_to(stock, (batch, n)), m)
+    if n > 2 and np.any(stock != stock[:, :1]):
         raise ValueError("clearing with more than two sellers of unequal channels has no oracle; use equal channels")
-    spare = m - (stock.sum() - stock)  # buyers left to each seller when all others are cheaper
-    if np.all(spare <= 0) or (n == 2 and m <= stock.min()):
-        return _pure(np.repeat(cost[:, None], n, -1), np.zeros_like(gap))
-    if n == 2:
-        big = int(np.argmax(stock))
-        small = 1 - big
-        profit = np.empty_like(gap)
-        profit[:, big] = (m - stock[small]) * gap[:, big]
-        low = profit[:, big] / stock[big]
-        profit[:, small] = stock[small] * low
-        # each seller's distribution makes the OTHER indifferent
-        other = [1, 0]
-        earn, full = profit[:, other], stock[other]
+    gap = np.repeat(value - cost, n, -1)
+    base = np.repeat(cost, n, -1)
+    total = stock.sum(-1, keepdims=True)
+    spare = m - (total - stock)  # buyers left to each seller when all others are cheaper
+    scarce = np.broadcast_to(total <= m, gap.shape)
+    glut = np.broadcast_to(np.all(spare <= 0, -1, keepdims=True), gap.shape) & ~scarce
+    pure = scarce | glut
+    big = np.arange(n) == np.argmax(stock, -1)[:, None]
+    held = (spare * gap * big).sum(-1, keepdims=True)  # what the largest seller can secure at the value
+    low = held / (stock * big).sum(-1, keepdims=True)
+    profit = np.where(big, held, stock * low)
+    if n == 2:  # each seller's distribution makes the OTHER indifferent
+        earn, full, power = profit[:, ::-1], stock[:, ::-1], 1.0
         drop = full - np.maximum(m - stock, 0.0)
-        power = 1.0
     else:
-        profit = gap * spare
-        earn, full, drop, power = profit, stock, stock.sum() - m + 0.0 * stock, n - 1.0
-        low = profit[:, 0] / stock[0]
-    base = np.repeat(cost[:, None], n, -1)
-    top_cdf = np.clip((full * gap - earn) / (gap * drop), 0.0, 1.0) ** (1.0 / power)
+        earn, full, drop, power = profit, stock, np.repeat(total - m, n, -1), max(n - 1.0, 1.0)
+    drop = np.where(pure, 1.0, drop)
+    high = base + np.where(glut, 0.0, gap)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        top = np.clip((full * gap - earn) / (gap * drop), 0.0, 1.0) ** (1.0 / power)
+    atom = np.where(pure, 1.0, np.where(1.0 - top > 1e-12, 1.0 - top, 0.0))
 
     def quantile(u: Floats) -> Floats:
         rise = earn / np.maximum(full - drop * np.asarray(u, float) ** power, 1e-300)
-        return base + np.minimum(rise, gap)
+        return np.where(pure, high, base + np.minimum(rise, gap))
 
     def cdf(price: Floats) -> Floats:
         x = np.maximum(np.asarray(price, float) - base, 1e-300)
         inner = np.clip((full * x - earn) / (x * drop), 0.0, 1.0) ** (1.0 / power)
-        return np.where(x >= gap, 1.0, inner)
+        return np.where(pure, np.where(price >= high, 1.0, 0.0), np.where(x >= gap, 1.0, inner))
 
-    atom = np.where(1.0 - top_cdf > 1e-12, 1.0 - top_cdf, 0.0)
-    return PriceMixture(profit, base + low[:, None], base + gap, atom, quantile, cdf)
+    earned = np.where(scarce, gap * stock, np.where(glut, 0.0, profit))
+    return PriceMixture(earned, np.where(pure, high, base + low), high, atom, quantile, cdf)
 
 
-def linear_demand(value: ArrayLike, buyers: int, capacity: ArrayLike) -> PriceMixture:
-    """Equilibrium with demand ``M (1 - p / U)``, no costs and two equal sellers (Levitan and Shubik).
+def linear_demand(value: ArrayLike, buyers: ArrayLike, capacity: ArrayLike) -> PriceMixture:
+    """Equilibrium with demand ``M (1 - p / U)``, no costs and one seller or two equal ones (Levitan and Shubik).
+
+    Args:
+        value: ``(B,)``.
+        buyers: ``M``, ``(B,)``.
+        capacity: ``(N,)`` or ``(B, N)``.
 
     Raises:
-        ValueError: any other number of sellers than 1 or 2, or unequal capacities.
+        ValueError: more than two sellers, or unequal capacities.
     """
-    stock = np.atleast_1d(np.asarray(capacity, float))
-    if stock.size > 2 or np.any(stock != stock[0]):
+    stock = np.atleast_2d(np.asarray(capacity, float))
+    n = stock.shape[1]
+    if n > 2 or np.any(stock != stock[:, :1]):
         raise ValueError("linear demand has an oracle for one seller or two equal ones only")
-    value = np.atleast_1d(np.asarray(value, float))
-    m, c, n = float(buyers), float(stock[0]), stock.size
-    unit = np.ones((value.size, n))
+    value, buyers = (np.atleast_1d(np.asarray(x, float)) for x in (value, buyers))
+    batch = np.broadcast_shapes(value.shape, buyers.shape, stock.shape[:1])[0]
+    scale, m = (np.broadcast_to(x, (batch,))[:, None] for x in (value, buyers))
+    c = np.broadcast_to(stock, (batch, n))
+    m, scale = np.broadcast_to(m, c.shape), np.broadcast_to(scale, c.shape)
     if n == 1:
-        price = max(0.5, 1.0 - c / m)
-        return _pure(price * value[:, None] * unit, price * m * (1.0 - price) * value[:, None] * unit)
-    if c >= m:
-        return _pure(0.0 * unit, 0.0 * unit)
-    if c <= m / 3.0:
-        price = 1.0 - 2.0 * c / m
-        return _pure(price * value[:, None] * unit, price * c * value[:, None] * unit)
-    top = 0.5 * (1.0 - c / m)
+        price = np.maximum(0.5, 1.0 - c / m)
+        return _pure(price * scale, price * m * (1.0 - price) * scale)
+    glut, scarce = c >= m, c <= m / 3.0
+    pure = glut | scarce
+    fixed = np.where(glut, 0.0, 1.0 - 2.0 * c / m)
+    top = np.where(pure, 0.5, 0.5 * (1.0 - c / m))
     profit = m * top**2
     low = profit / c
-    if c > m * (1.0 - low):
-        low = 0.5 * (1.0 - np.sqrt(1.0 - 4.0 * profit / m))
+    low = np.where(c > m * (1.0 - low), 0.5 * (1.0 - np.sqrt(np.maximum(1.0 - 4.0 * profit / m, 0.0))), low)
 
-    def standard_cdf(price: Floats) -> Floats:
+    def standard_cdf(price: Floats, *at: Floats) -> Floats:
+        low, top, m, c, profit = at
         p = np.clip(price, low, top)
         sold = np.minimum(c, m * (1.0 - p))
-        return np.clip((p * sold - profit) / (p * (sold - (m * (1.0 - p) - c))), 0.0, 1.0)
-
-    scale = value[:, None]
+        spread = p * (sold - (m * (1.0 - p) - c))
+        return np.clip((p * sold - profit) / np.where(spread > 0, spread, 1.0), 0.0, 1.0)
 
     def cdf(price: Floats) -> Floats:
         p = np.asarray(price, float) / scale
-        return np.where(p < low, 0.0, standard_cdf(p))
+        mixed = np.where(p < low, 0.0, np.where(p >= top, 1.0, standard_cdf(p, low, top, m, c, profit)))
+        return np.where(pure, np.where(p >= fixed, 1.0, 0.0), mixed)
 
     def quantile(u: Floats) -> Floats:
         u = np.clip(np.asarray(u, float), 0.0, 1.0)
-        ends = np.full(u.shape, low), np.full(u.shape, top)
-        root = elementwise.find_root(lambda p, u: standard_cdf(p) - u, ends, args=(u,)).x
-        return scale * np.where(u <= 0, low, np.where(u >= 1, top, np.where(np.isfinite(root), root, top)))
+        at = [np.broadcast_to(x, u.shape) for x in (low, top, m, c, profit)]
+        root = elementwise.find_root(
+            lambda p, u, *at: standard_cdf(p, *at) - u, (at[0].copy(), at[1].copy()), args=(u, *at)
+        ).x
+        inner = np.where(u <= 0, low, np.where(u >= 1, top, np.where(np.isfinite(root), root, top)))
+        return scale * np.where(pure, fixed, inner)
 
-    return PriceMixture(profit * scale * unit, low * scale * unit, top * scale * unit, 0.0 * unit, quantile, cdf)
+    earned = np.where(glut, 0.0, np.where(scarce, fixed * c, profit)) * scale
+    ends = [scale * np.where(pure, fixed, x) for x in (low, top)]
+    return PriceMixture(earned, ends[0], ends[1], np.where(pure, 1.0, 0.0), quantile, cdf)
 
 
 def _pure(price: Floats, profit: Floats) -> PriceMixture:

@@ -35,7 +35,7 @@ def pooled_mixture(
     """
     if game.n != 2:
         raise ValueError("mixed price equilibria are solved for two sellers")
-    one = game._replace(value=game.value[market : market + 1], cost=game.cost[market : market + 1])
+    one = sellers.markets(game, np.array([market]))
     value, cost = float(one.value[0]), one.cost[0]
 
     def payoff(j: int, own: urns.Floats, rival: urns.Floats) -> urns.Floats:
@@ -43,8 +43,8 @@ def pooled_mixture(
         price = np.stack([own, rival] if j == 0 else [rival, own], -1)[None]
         return sellers.profits(one, sellers.respond(one, price))[0, ..., j]
 
-    alike = bool(cost[0] == cost[1] and game.urns[0] == game.urns[1] and game.capacity[0] == game.capacity[1])
-    scale = (value - cost.min()) * min(game.buyers, int((game.urns * game.capacity).max()))
+    alike = all(bool(x[0, 0] == x[0, 1]) for x in (one.cost, one.urns, one.capacity))
+    scale = (value - cost.min()) * min(game.buyers, int((one.urns * one.capacity).max()))
     return mixed.double_oracle(
         payoff,
         (float(cost[0]), float(cost[1])),

@@ -31,8 +31,8 @@ class Sellers(NamedTuple):
         value: worth of a channel to every buyer, ``(B,)``.
         cost: cost per unit sold, ``(B, N)``.
         buyers: number of buyers ``M``.
-        urns: urns of each seller, ``(N,)``.
-        capacity: units per urn, ``(N,)``.
+        urns: urns of each seller, ``(B, N)``.
+        capacity: units per urn, ``(B, N)``.
     """
 
     payment: str
@@ -76,16 +76,15 @@ def seller_game(
             does not lie in ``[0, value]``.
     """
     urn.check_payment(payment)
-    cost = np.atleast_2d(np.asarray(cost, float))
-    n = max(cost.shape[-1], np.size(urns), np.size(capacity))
+    per_seller = [np.atleast_2d(np.asarray(x, float)) for x in (cost, urns, capacity)]
     value = np.atleast_1d(np.asarray(value, float))
-    batch = max(cost.shape[0], value.shape[0])
-    cost, value = np.broadcast_to(cost, (batch, n)), np.broadcast_to(value, (batch,))
-    urns, capacity = (np.broadcast_to(np.asarray(x, int), (n,)) for x in (urns, capacity))
+    shape = np.broadcast_shapes(*(x.shape for x in per_seller), (value.shape[0], 1))
+    cost, urns, capacity = (np.array(np.broadcast_to(x, shape)) for x in per_seller)
+    value = np.array(np.broadcast_to(value, shape[:1]))
     if buyers < 1:
         raise ValueError(f"buyers must be at least 1; got {buyers}")
-    if np.any(urns < 1) or np.any(capacity < 1):
-        raise ValueError("every seller needs at least one channel: channels must be >= 1")
+    if not all(np.all(np.isfinite(x)) and np.all(x >= 1) and np.all(x == np.rint(x)) for x in (urns, capacity)):
+        raise ValueError("every seller needs at least one channel: channels must be whole numbers >= 1")
     if not np.all(np.isfinite(value)) or np.any(value <= 0):
         raise ValueError("value must be finite and positive")
     if not np.all(np.isfinite(cost)) or np.any(cost < 0) or np.any(cost > value[:, None]):
@@ -93,20 +92,28 @@ def seller_game(
     return Sellers(payment, value, cost, int(buyers), urns, capacity)
 
 
+def markets(game: Sellers, index: NDArray) -> Sellers:
+    """The markets of a batch that ``index`` (integers or Booleans) selects."""
+    fields = {name: getattr(game, name)[index] for name in ("value", "cost", "urns", "capacity")}
+    return game._replace(**fields)
+
+
 def respond(game: Sellers, price: ArrayLike) -> BuyerStage:
     """The buyers' equilibrium at posted prices ``(B, ..., N)``."""
     price = np.asarray(price, float)
-    value = game.value.reshape((-1,) + (1,) * (price.ndim - 2))
-    value = np.broadcast_to(value, price.shape[:-1])
-    return urn.solve_buyers(game.payment, value, price, game.buyers, game.urns, game.capacity)
+    between = (1,) * (price.ndim - 2)
+    value = np.broadcast_to(game.value.reshape(-1, *between), price.shape[:-1])
+    urns, capacity = (x.reshape(-1, *between, game.n) for x in (game.urns, game.capacity))
+    return urn.solve_buyers(game.payment, value, price, game.buyers, urns, capacity)
 
 
 def profits(game: Sellers, stage: BuyerStage) -> Floats:
     """Profit of each seller in the buyers' equilibrium ``stage``, by the identity above."""
-    extra = stage.payoff.ndim - 1
-    margin = (game.value[:, None] - game.cost).reshape((-1, *((1,) * extra), game.n))
-    sold = urn.units_sold(stage.density, game.buyers, game.capacity)
-    return game.urns * (margin * sold - game.buyers * stage.density * stage.payoff[..., None])
+    between = (1,) * (stage.payoff.ndim - 1)
+    margin = game.value[:, None] - game.cost
+    margin, urns, capacity = (x.reshape(-1, *between, game.n) for x in (margin, game.urns, game.capacity))
+    sold = urn.units_sold(stage.density, game.buyers, capacity)
+    return urns * (margin * sold - game.buyers * stage.density * stage.payoff[..., None])
 
 
 def own_price(payment: str, value: ArrayLike, q: Floats, payoff: Floats, buyers: int, capacity: ArrayLike) -> Floats:
@@ -119,9 +126,9 @@ def own_price(payment: str, value: ArrayLike, q: Floats, payoff: Floats, buyers:
 
 def symmetric_price(game: Sellers) -> Floats:
     """Closed-form symmetric price ``(B,)`` for equal sellers (spec 5.2). For pools with ``C < M`` it needs checking."""
-    n, m, k = game.n, game.buyers, game.capacity[:1]
+    n, m, k = game.n, game.buyers, game.capacity[:, 0]
     value, cost = game.value, game.cost[:, 0]
-    q = 1.0 / (n * float(game.urns[0]))
+    q = 1.0 / (n * game.urns[:, 0])
     beaten, eta = urn.served(q, m, k), urn.fill_rate(q, m, k)
     if n == 1:
         return value * beaten if game.payment == "all_pay" else np.broadcast_to(value, cost.shape).copy()
@@ -148,10 +155,10 @@ def best_response_channels(game: Sellers, price: Floats, seller: int) -> tuple[F
     Returns:
         ``(price, profit)``, each ``(B,)``.
     """
-    m, own = game.buyers, float(game.urns[seller])
+    m, own = game.buyers, game.urns[:, seller]
     value, cost = game.value, game.cost[:, seller]
     if game.n == 1:
-        q, level = np.full(value.shape, 1.0 / own), np.zeros(value.shape)
+        q, level = 1.0 / own, np.zeros(value.shape)
     elif game.n == 2:
         q, level = _best_mass_duopoly(game, price, seller)
     else:
@@ -164,17 +171,17 @@ def best_response_channels(game: Sellers, price: Floats, seller: int) -> tuple[F
 
 def _best_mass_duopoly(game: Sellers, price: Floats, seller: int) -> tuple[Floats, Floats]:
     """Best ``(q, pi)`` of one of two sellers: the buyers it does not attract are the rival's, which fixes ``pi``."""
-    m, own, other = game.buyers, float(game.urns[seller]), float(game.urns[1 - seller])
+    m, own, other = game.buyers, game.urns[:, seller], game.urns[:, 1 - seller]
     value, cost, rival = game.value, game.cost[:, seller], price[:, 1 - seller]
     rows = np.arange(value.size)
 
     def level_at(mass: Floats, row: NDArray) -> Floats:
-        return urn.attraction(game.payment, value[row], rival[row], (1.0 - mass) / other, m, 1)
+        return urn.attraction(game.payment, value[row], rival[row], (1.0 - mass) / other[row], m, 1)
 
     def slope(mass: Floats, row: NDArray) -> Floats:
-        q, level = mass / own, level_at(mass, row)
-        steep = _steepness(game.payment, value[row] - rival[row], value[row], (1.0 - mass) / other, m, 1)
-        return (value[row] - cost[row]) * urn.served(q, m, 1) - level - q * own / other * steep
+        q, level = mass / own[row], level_at(mass, row)
+        steep = _steepness(game.payment, value[row] - rival[row], value[row], (1.0 - mass) / other[row], m, 1)
+        return (value[row] - cost[row]) * urn.served(q, m, 1) - level - mass / other[row] * steep
 
     zero, one = np.zeros(value.shape), np.ones(value.shape)
     if game.payment == "all_pay":  # buyers whom the rival leaves nothing (the kink) can be had for nothing
@@ -189,10 +196,10 @@ def _best_mass_duopoly(game: Sellers, price: Floats, seller: int) -> tuple[Float
 
 def _best_mass(game: Sellers, price: Floats, seller: int) -> tuple[Floats, Floats]:
     """Best ``(q, pi)`` of one of many sellers: ``pi`` is the unknown, the rivals' inverse attractions give the rest."""
-    m, own = game.buyers, float(game.urns[seller])
+    m, own = game.buyers, game.urns[:, seller]
     value, cost = game.value, game.cost[:, seller]
     others = [i for i in range(game.n) if i != seller]
-    rival_urns, rival_k = game.urns[others], game.capacity[others]
+    rival_urns, rival_k = game.urns[:, others], game.capacity[:, others]
     rival_margin = value[:, None] - price[:, others]
     shut = urn.solve_buyers(game.payment, value, price[:, others], m, rival_urns, rival_k)
     low = shut.payoff
@@ -201,12 +208,12 @@ def _best_mass(game: Sellers, price: Floats, seller: int) -> tuple[Floats, Float
 
     def left(level: Floats, row: NDArray) -> tuple[Floats, Floats]:
         worth, margin = value[row][:, None], rival_margin[row]
-        rival = urn.density_at(game.payment, worth, worth - margin, level[:, None], m, rival_k)
-        steep = _steepness(game.payment, margin, worth, rival, m, rival_k)
+        rival = urn.density_at(game.payment, worth, worth - margin, level[:, None], m, rival_k[row])
+        steep = _steepness(game.payment, margin, worth, rival, m, rival_k[row])
         active = (margin >= level[:, None]) & (steep > 0)
-        yielding = np.where(active, rival_urns / np.where(active, steep, 1.0), 0.0).sum(-1)
-        mass = np.clip(1.0 - (rival_urns * rival).sum(-1), 0.0, 1.0)
-        return mass / own, own / np.where(yielding > 0, yielding, np.inf)
+        yielding = np.where(active, rival_urns[row] / np.where(active, steep, 1.0), 0.0).sum(-1)
+        mass = np.clip(1.0 - (rival_urns[row] * rival).sum(-1), 0.0, 1.0)
+        return mass / own[row], own[row] / np.where(yielding > 0, yielding, np.inf)
 
     def slope(level: Floats, row: NDArray) -> Floats:
         q, rise = left(level, row)
@@ -269,21 +276,21 @@ def _duopoly(game: Sellers) -> tuple[Floats, BuyerStage]:
     ``(U - c_j) G0(q_j) = pi + q_j dpi/dq_j``; the split at which the two agree is the equilibrium. Under ``all_pay``
     an agreement at ``pi < 0`` means the kink ``pi = 0``, where equilibria form a continuum (see `kink_range`).
     """
-    m, urns_, value = game.buyers, game.urns.astype(float), game.value
+    m, urns, value = game.buyers, game.urns, game.value
     rows = np.arange(value.size)
 
     def wanted(mass: Floats, row: NDArray, j: int) -> Floats:
         i = 1 - j
         share = (mass, 1.0 - mass)
-        own, other = share[j] / urns_[j], share[i] / urns_[i]
+        own, other = share[j] / urns[row, j], share[i] / urns[row, i]
         gross = (value[row] - game.cost[row, j]) * urn.served(own, m, 1)
         if game.payment == "all_pay":
-            return gross + own * urns_[j] / urns_[i] * value[row] * urn.served_slope(other, m, 1)
+            return gross + own * urns[row, j] / urns[row, i] * value[row] * urn.served_slope(other, m, 1)
         if game.payment == "posted":
             relative = -urn.fill_slope(other, m, 1) / urn.fill_rate(other, m, 1)
         else:
             relative = (m - 1) / np.maximum(1.0 - other, 1e-300)
-        return gross / (1.0 + own * urns_[j] / urns_[i] * relative)
+        return gross / (1.0 + own * urns[row, j] / urns[row, i] * relative)
 
     def disagreement(mass: Floats, row: NDArray) -> Floats:
         return wanted(mass, row, 0) - wanted(mass, row, 1)
@@ -296,7 +303,7 @@ def _duopoly(game: Sellers) -> tuple[Floats, BuyerStage]:
     level = np.maximum(np.where(mass >= 0.5, wanted(mass, rows, 0), wanted(mass, rows, 1)), 0.0)
     # a seller priced out posts its cost, and the other keeps buyers just as happy as that offer would
     level = np.where(out0, value - game.cost[:, 0], np.where(out1, value - game.cost[:, 1], level))
-    q = np.stack([mass / urns_[0], (1.0 - mass) / urns_[1]], -1)
+    q = np.stack([mass / urns[:, 0], (1.0 - mass) / urns[:, 1]], -1)
     price = own_price(game.payment, value[:, None], q, level[:, None], m, 1)
     price = np.where(q > 0, price, game.cost)
     return price, BuyerStage(level, q, np.zeros(value.shape))
@@ -310,12 +317,12 @@ def equilibrium(game: Sellers, sweeps: int = 200, tolerance: float = 1e-9) -> Se
     """
     same = (
         np.all(game.cost == game.cost[:, :1])
-        and np.all(game.urns == game.urns[0])
-        and np.all(game.capacity == game.capacity[0])
+        and np.all(game.urns == game.urns[:, :1])
+        and np.all(game.capacity == game.capacity[:, :1])
     )
     if game.n == 1 or same:
         price, method = np.repeat(symmetric_price(game)[:, None], game.n, -1), "closed form"
-        q = np.full(price.shape, 1.0 / (game.n * float(game.urns[0])))
+        q = 1.0 / (game.n * game.urns)
         level = urn.attraction(game.payment, game.value[:, None], price, q, game.buyers, game.capacity)[:, 0]
         stage = BuyerStage(np.maximum(level, 0.0), q, np.zeros(level.shape))
     elif game.n == 2 and np.all(game.capacity == 1) and game.buyers > 1:
@@ -329,7 +336,7 @@ def equilibrium(game: Sellers, sweeps: int = 200, tolerance: float = 1e-9) -> Se
     scale = np.maximum(1.0, game.value * game.buyers)
     poor = gain.max(-1) > tolerance * scale
     if np.any(poor) and method != "best-response iteration" and np.all(game.capacity == 1):
-        subset = game._replace(value=game.value[poor], cost=game.cost[poor])
+        subset = markets(game, poor)
         retried = best_response_sweeps(subset, price[poor], sweeps)
         stage_retried = respond(subset, retried)
         gain_retried = seller_gains(subset, retried, stage_retried)
@@ -364,22 +371,22 @@ def kink_range(game: Sellers) -> Floats:
     """
     if game.payment != "all_pay" or game.n != 2 or np.any(game.capacity != 1):
         raise ValueError("the kink continuum exists for all_pay with two sellers of channels only")
-    m, urns_, value = game.buyers, game.urns.astype(float), game.value
+    m, urns, value = game.buyers, game.urns, game.value
     rows = np.arange(value.size)
 
     def slack(mass: Floats, row: NDArray, j: int) -> Floats:
         share = (mass, 1.0 - mass)
-        own, other = share[j] / urns_[j], share[1 - j] / urns_[1 - j]
-        rise = -value[row] * urn.served_slope(other, m, 1) * urns_[j] / urns_[1 - j]
+        own, other = share[j] / urns[row, j], share[1 - j] / urns[row, 1 - j]
+        rise = -value[row] * urn.served_slope(other, m, 1) * urns[row, j] / urns[row, 1 - j]
         return (value[row] - game.cost[row, j]) * urn.served(own, m, 1) - own * rise
 
-    centre = _duopoly(game)[1].density[:, 0] * urns_[0]
+    centre = _duopoly(game)[1].density[:, 0] * urns[:, 0]
     on_kink = (slack(centre, rows, 0) <= 1e-15) & (slack(centre, rows, 1) <= 1e-15)
     zero, one = np.zeros(value.shape), np.ones(value.shape)
     with np.errstate(invalid="ignore"):
         lower = elementwise.find_root(lambda x, r: slack(x, r, 0), (zero, centre), args=(rows,), tolerances=_TIGHT).x
         upper = elementwise.find_root(lambda x, r: slack(x, r, 1), (centre, one), args=(rows,), tolerances=_TIGHT).x
-    span = np.stack([lower, upper], -1) / urns_[0]
+    span = np.stack([lower, upper], -1) / urns[:, :1]
     return np.where(on_kink[:, None], span, np.nan)
 
 
@@ -388,7 +395,7 @@ def social_optimum(game: Sellers) -> Floats:
     supply = game.urns * game.capacity
     order = np.argsort(game.cost, axis=-1)
     margin = np.take_along_axis(game.value[:, None] - game.cost, order, -1)
-    stock = np.take_along_axis(np.broadcast_to(supply, game.cost.shape), order, -1)
+    stock = np.take_along_axis(supply, order, -1)
     before = np.cumsum(stock, -1) - stock
     return (np.maximum(margin, 0.0) * np.clip(game.buyers - before, 0, stock)).sum(-1)
 
