@@ -19,7 +19,7 @@ or one named check at a time, so that a test runner reports each::
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import MarketEnvsError, UnknownName, nearest
 from ..market import Market
@@ -58,16 +58,16 @@ def run_check(name: str, market: Market, backend: str = "numpy") -> None:
         if name in libraries.CHECKS:
             libraries.CHECKS[name](market, backend)
         else:
-            check(market)  # type: ignore[call-arg]
+            check(market)
     except AssertionError as error:
-        raise AssertionError(f"{market.id or type(market).__name__}, check {name!r}: {error}") from error
+        raise AssertionError(f"{market.id or type(market).__name__}, check {name!r}: {error}") from error.__cause__
     except (MarketEnvsError, ArithmeticError, LookupError, TypeError, ValueError, NotImplementedError) as error:
         where = f"{market.id or type(market).__name__}, check {name!r}"
         raise AssertionError(f"{where}: {type(error).__name__} instead of an answer: {error}") from error
 
 
-def _find(name: str) -> object:
-    known = {**rules.CHECKS, **oracles.CHECKS, **libraries.CHECKS}
+def _find(name: str) -> Callable[..., None]:
+    known: dict[str, Callable[..., None]] = {**rules.CHECKS, **oracles.CHECKS, **libraries.CHECKS}
     if name not in known:
         raise UnknownName(f"unknown check {name!r}; {nearest(name, known)}")
     return known[name]
@@ -124,7 +124,7 @@ def _run(name: str, market: Market, preset: str, backend: str) -> None:
     try:
         run_check(name, market, backend)
     except AssertionError as error:
-        raise AssertionError(f"preset {preset!r}: {error}") from error
+        raise AssertionError(f"preset {preset!r}: {error}") from error.__cause__
 
 
 __all__ = [

@@ -13,7 +13,9 @@ from . import CHECKS, LIBRARY_CHECKS, describe_check, libraries, run_check, writ
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the number of failed checks."""
-    parser = argparse.ArgumentParser(prog="python -m marketenvs.testing", description="Conformance checks of registered markets.")
+    parser = argparse.ArgumentParser(
+        prog="python -m marketenvs.testing", description="Conformance checks of registered markets."
+    )
     parser.add_argument("ids", nargs="*", help="market ids (default: all registered)")
     parser.add_argument("--golden", action="store_true", help="record golden trajectories instead of checking")
     parser.add_argument("--folder", default="tests/golden", help="where golden trajectories are written")

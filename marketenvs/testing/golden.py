@@ -39,7 +39,13 @@ def golden_trajectory(market: Market) -> dict[str, Any]:
             }
         )
         state = after
-    return {"format": FORMAT, "market": market.id, "seed": SEED, "theta": _lists(dict(_theta(state.theta))), "rounds": rounds}
+    return {
+        "format": FORMAT,
+        "market": market.id,
+        "seed": SEED,
+        "theta": _lists(dict(_theta(state.theta))),
+        "rounds": rounds,
+    }
 
 
 def _theta(theta: Any) -> list[tuple[str, Any]]:
@@ -95,7 +101,9 @@ def _difference(old: Any, new: Any, where: str) -> str:
     a, b = np.asarray(old, dtype=float), np.asarray(new, dtype=float)
     if a.shape != b.shape:
         return f"{where} had shape {a.shape}, has {b.shape}"
-    off = ~np.isclose(b, a, rtol=TOLERANCE, atol=TOLERANCE * 1e-3 * max(1.0, float(np.abs(a).max(initial=0.0))), equal_nan=True)
+    off = ~np.isclose(
+        b, a, rtol=TOLERANCE, atol=TOLERANCE * 1e-3 * max(1.0, float(np.abs(a).max(initial=0.0))), equal_nan=True
+    )
     if not off.any():
         return ""
     at = tuple(int(i) for i in np.argwhere(off)[0])

@@ -72,25 +72,44 @@ def gains(market: Market) -> None:
         ensure(conv.kind in ("exact", "bound", "estimate"), f"nash_conv.kind is {conv.kind!r}")
         for role, n in market.roles.items():
             ensure(conv.gains[role].shape == (BATCH, n), f"gains of {role!r} have shape {conv.gains[role].shape}")
-            ensure(np.all(conv.gains[role] >= 0), f"negative gain of {role!r}: the played decision is always a candidate")
+            ensure(
+                np.all(conv.gains[role] >= 0), f"negative gain of {role!r}: the played decision is always a candidate"
+            )
         total = sum(g.sum(axis=1) for g in conv.gains.values())
-        ensure(np.allclose(conv.lower, total, rtol=1e-12), f"nash_conv.lower {conv.lower} is not the sum of the gains {total}")
+        ensure(
+            np.allclose(conv.lower, total, rtol=1e-12),
+            f"nash_conv.lower {conv.lower} is not the sum of the gains {total}",
+        )
         ensure(np.all(conv.upper >= conv.lower), f"nash_conv: upper {conv.upper} is below lower {conv.lower}")
         scale = SLACK * probe.payoff_scale(market.payoff(state, profile))[:, None]
         for stage in market.stages:
             best, where = market.best_response(state, stage.name, profile), f"best_response at {stage.name!r}"
             n = market.roles[stage.role]
-            ensure(best.decisions.shape == (BATCH, n, stage.codec.width), f"{where}: decisions have shape {best.decisions.shape}")
-            ensure(best.values.shape == (BATCH, n) == best.gains.shape == best.upper.shape, f"{where}: values, gains, upper must be {(BATCH, n)}")
+            ensure(
+                best.decisions.shape == (BATCH, n, stage.codec.width),
+                f"{where}: decisions have shape {best.decisions.shape}",
+            )
+            ensure(
+                best.values.shape == (BATCH, n) == best.gains.shape == best.upper.shape,
+                f"{where}: values, gains, upper must be {(BATCH, n)}",
+            )
             ensure(np.all(best.upper >= best.gains), f"{where}: upper is below the gains")
             low, high = probe.full_bounds(market, _before(market, state, profile, stage.name), stage.name)
             slack = 1e-9 * np.maximum(1.0, np.abs(high))
-            ensure(np.all((best.decisions >= low - slack) & (best.decisions <= high + slack)), f"{where}: outside the bounds")
+            ensure(
+                np.all((best.decisions >= low - slack) & (best.decisions <= high + slack)),
+                f"{where}: outside the bounds",
+            )
             ceiling = best.values if best.kind == "exact" else best.values - best.gains + best.upper
             for agent in probe.some_agents(n):
-                earned = probe.deviation_payoffs(market, state, stage.name, profile, agent, best.decisions[None, :, agent])[0]
+                earned = probe.deviation_payoffs(
+                    market, state, stage.name, profile, agent, best.decisions[None, :, agent]
+                )[0]
                 off = np.abs(earned - best.values[:, agent]) > 100 * scale[:, 0]
-                ensure(not off.any(), f"{where}: {stage.role}_{agent} is said to earn {best.values[:, agent]}, but earns {earned}")
+                ensure(
+                    not off.any(),
+                    f"{where}: {stage.role}_{agent} is said to earn {best.values[:, agent]}, but earns {earned}",
+                )
             if np.all(np.isfinite(ceiling)):
                 _try_deviations(market, state, profile, stage.name, ceiling + 100 * scale, where, seed)
 
@@ -100,7 +119,10 @@ def equilibrium(market: Market) -> None:
     state = _state(market, 81)
     found = market.equilibrium(state)
     for name in ("epsilon", "certified", "exists"):
-        ensure(np.shape(getattr(found, name)) == (BATCH,), f"equilibrium.{name} must have shape (B,), got {np.shape(getattr(found, name))}")
+        ensure(
+            np.shape(getattr(found, name)) == (BATCH,),
+            f"equilibrium.{name} must have shape (B,), got {np.shape(getattr(found, name))}",
+        )
     ensure(found.kind in ("exact", "bound", "estimate"), f"equilibrium.kind is {found.kind!r}")
     ensure(found.method, "equilibrium.method is empty: say how it was computed")
     ensure(np.all(found.epsilon >= 0), f"equilibrium.epsilon is negative: {found.epsilon}")
@@ -111,9 +133,15 @@ def equilibrium(market: Market) -> None:
         ensure(not found.certified.any(), "an estimate is never certified")
     scale = probe.payoff_scale(found.values)
     if found.kind == "exact":
-        ensure(np.all(~found.certified | (found.epsilon <= SLACK * scale)), f"certified as exact with epsilon {found.epsilon}")
+        ensure(
+            np.all(~found.certified | (found.epsilon <= SLACK * scale)),
+            f"certified as exact with epsilon {found.epsilon}",
+        )
     for role, n in market.roles.items():
-        ensure(np.shape(found.values[role]) == (BATCH, n), f"equilibrium.values of {role!r} have shape {np.shape(found.values[role])}")
+        ensure(
+            np.shape(found.values[role]) == (BATCH, n),
+            f"equilibrium.values of {role!r} have shape {np.shape(found.values[role])}",
+        )
     _match_values(market, state, found, scale)
     conv = market.nash_conv(state, found.strategy)
     if conv.kind == "exact" or _pure(found, market):
@@ -146,8 +174,14 @@ def _match_values(market: Market, state: State, found: Equilibrium, scale: np.nd
             low, high = probe.full_bounds(market, here, stage.name)
             width = np.maximum(high - low, 1e-300)
             off = np.abs(strategy.decisions - decisions) / width
-            ensure(off.max() < 1e-6, f"equilibrium.strategy and .actions differ at {stage.name!r} by {off.max():.2g} of the range")
-            ensure(np.all((decisions >= low - 1e-9 * width) & (decisions <= high + 1e-9 * width)), f"actions at {stage.name!r} are out of bounds")
+            ensure(
+                off.max() < 1e-6,
+                f"equilibrium.strategy and .actions differ at {stage.name!r} by {off.max():.2g} of the range",
+            )
+            ensure(
+                np.all((decisions >= low - 1e-9 * width) & (decisions <= high + 1e-9 * width)),
+                f"actions at {stage.name!r} are out of bounds",
+            )
         here = market.commit(here, stage.name, market.backend.asarray(decisions))
     if exact:
         payoffs: Any = market.payoff(state, {s.name: found.actions[s.name] for s in market.stages})
@@ -158,7 +192,10 @@ def _match_values(market: Market, state: State, found: Equilibrium, scale: np.nd
     tolerance = (1e-9 if exact else 1e-6) * scale[:, None]
     for role, value in payoffs.items():
         off = np.abs(to_numpy(value) - found.values[role]) > tolerance
-        ensure(not off.any(), f"equilibrium.values of {role!r} are {found.values[role]}, but its strategy pays {to_numpy(value)}")
+        ensure(
+            not off.any(),
+            f"equilibrium.values of {role!r} are {found.values[role]}, but its strategy pays {to_numpy(value)}",
+        )
 
 
 def respond(market: Market) -> None:
@@ -182,7 +219,10 @@ def respond(market: Market) -> None:
                 continue
             gain = best.gains.max(axis=1)
             over = answer.certified & (gain > answer.epsilon + SLACK * scale)
-            ensure(not over.any(), f"respond after {list(prefix)} is certified with epsilon {answer.epsilon}, but {name!r} leaves gains {gain}")
+            ensure(
+                not over.any(),
+                f"respond after {list(prefix)} is certified with epsilon {answer.epsilon}, but {name!r} leaves gains {gain}",
+            )
         if all(answer.on_path.get(name) is not None for name in names[cut:]):
             pure = {**prefix, **{name: np.asarray(answer.on_path[name]) for name in names[cut:]}}
             for name in names[cut:]:
@@ -212,12 +252,18 @@ def social_optimum(market: Market) -> None:
     for profile in profiles:
         welfare = to_numpy(market.outcome(state, profile).metrics["welfare"])
         slack = 1e-7 * np.maximum(1.0, np.abs(best.value))
-        ensure(np.all(welfare <= best.value + slack), f"welfare {welfare} exceeds the social optimum {best.value} ({best.method})")
+        ensure(
+            np.all(welfare <= best.value + slack),
+            f"welfare {welfare} exceeds the social optimum {best.value} ({best.method})",
+        )
     if best.decisions is not None and best.kind == "exact":
         chosen = {**profiles[0], **best.decisions}  # stages that only move money between agents may be left open
         reached = to_numpy(market.outcome(state, chosen).metrics["welfare"])
         slack = 1e-6 * np.maximum(1.0, np.abs(best.value))
-        ensure(np.all(np.abs(reached - best.value) <= slack), f"the optimum's decisions reach welfare {reached}, not {best.value}")
+        ensure(
+            np.all(np.abs(reached - best.value) <= slack),
+            f"the optimum's decisions reach welfare {reached}, not {best.value}",
+        )
 
 
 CHECKS: dict[str, Callable[[Market], None]] = {

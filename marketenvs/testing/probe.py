@@ -51,7 +51,9 @@ def ensure_same(one: Any, other: Any, what: str, index: Any = slice(None), batch
     ensure(a.keys() == b.keys(), f"{what}: entries {sorted(a.keys() ^ b.keys())} are only in one of the two")
     for name, left in a.items():
         right = b[name] if batch is not None and b[name].shape[0] != batch else b[name][index]
-        ensure(left.shape == right.shape, f"{what}: {name} has shape {left.shape} in one and {right.shape} in the other")
+        ensure(
+            left.shape == right.shape, f"{what}: {name} has shape {left.shape} in one and {right.shape} in the other"
+        )
         if not np.array_equal(left, right, equal_nan=left.dtype.kind == "f"):
             at = tuple(int(i) for i in np.argwhere(left != right)[0])
             raise AssertionError(f"{what}: {name}{list(at)} is {left[at]!r} in one and {right[at]!r} in the other")
@@ -63,12 +65,12 @@ def ensure_close(one: Any, other: Any, what: str, tolerance: float) -> None:
     ensure(a.keys() == b.keys(), f"{what}: entries {sorted(a.keys() ^ b.keys())} are only in one of the two")
     for name, left in a.items():
         right = b[name]
-        ensure(left.shape == right.shape, f"{what}: {name} has shape {left.shape} in one and {right.shape} in the other")
+        ensure(
+            left.shape == right.shape, f"{what}: {name} has shape {left.shape} in one and {right.shape} in the other"
+        )
         left, right = left.astype(np.float64), right.astype(np.float64)
         finite = np.isfinite(right)
-        ensure(
-            np.array_equal(finite, np.isfinite(left)), f"{what}: {name} is not finite at the same places in the two"
-        )
+        ensure(np.array_equal(finite, np.isfinite(left)), f"{what}: {name} is not finite at the same places in the two")
         if not finite.any():
             continue
         error = np.where(finite, np.abs(left - np.where(finite, right, 0)), 0.0)
@@ -98,7 +100,8 @@ def full_bounds(market: Market, state: State, stage: str) -> tuple[np.ndarray, n
 def random_actions(market: Market, state: State, stage: str, seed: int) -> np.ndarray:
     """Legal actions (B, n, *action_shape) of the stage's action space, uniform over it."""
     spec = market.stage(stage)
-    space, n = spec.codec.action_space, market.roles[spec.role]
+    space: Any = spec.codec.action_space
+    n = market.roles[spec.role]
     batch = market.batch(state)
     u = uniforms(batch, (n, max(1, int(np.prod(spec.codec.action_shape)))), seed)
     if not spec.codec.discrete:
@@ -141,7 +144,9 @@ def observations(market: Market, state: State, profile: Mapping[str, np.ndarray]
     return seen
 
 
-def play(market: Market, state: State, rounds: int, seed: int = 1) -> Iterator[tuple[State, dict[str, np.ndarray], State, Outcome]]:
+def play(
+    market: Market, state: State, rounds: int, seed: int = 1
+) -> Iterator[tuple[State, dict[str, np.ndarray], State, Outcome]]:
     """Rounds of random play: (state before, decisions, state after, outcome) of each."""
     for step in range(rounds):
         profile = random_profile(market, state, seed + 1000 * step)
