@@ -250,7 +250,7 @@ def test_every_reward_has_an_exact_slicer(reward, payment):
 
 
 def test_illegal_splits_move_to_the_nearest_pair():
-    market = make("two_tier")
+    market = make("two_tier", bid_levels=None)
     state = market.reset(0, 1)
     bids = np.array([[[1000.0], [1000.0], [1000.0], [1000.0]]])
     _, outcome = market.step(state, {"bidding": bids, "slicing": [[[50, 0], [9, 9], [2, 40], [3, 4]]]})
@@ -262,15 +262,16 @@ def test_illegal_splits_move_to_the_nearest_pair():
 
 
 def test_simplex_splits():
-    market = make("two_tier", split="simplex")
+    market = make("two_tier", split="simplex", bid_levels=None)
     state = market.reset(0, 1)
     bids = np.array([[[1000.0], [1000.0], [1000.0], [1000.0]]])
     _, outcome = market.step(state, {"bidding": bids, "slicing": [[[0, 0, 0], [1, 1, 0], [0.1, 0.2, 0.1], [0, 0, 1]]]})
     got = np.stack([outcome.metrics[f"blocks_{s}"][0] for s in ("volte", "embb", "urllc")], -1)
     np.testing.assert_array_equal(got, [(5, 4, 4), (7, 6, 0), (3, 6, 3), (0, 0, 12)])
+    market = make("two_tier", split="simplex", bid_levels=5)
     state, equilibrium = solved(market, 1)
     assert market.nash_conv(state, equilibrium.strategy).upper.max() <= 1e-9
-    pairs = make("two_tier")
+    pairs = make("two_tier", bid_levels=5)
     other = pairs.equilibrium(pairs.reset(0, 1))
     close(equilibrium.values["slicer"], other.values["slicer"])
 
@@ -317,6 +318,22 @@ def test_shaped_reward_has_the_cliff_and_the_reference_maximum():
     market = make("paper", payment="eq4")
     _, equilibrium = solved(market, 1)
     close(equilibrium.values["bidder"], 24.4995, 4)
+    table = slices.best_splits(
+        slices.slice_tables(ring_snr(), USERS, ACTIVITY, SLA, MULTIPLIER, 0.2, 50), 0.01, np.ones(3)
+    )
+    n = np.indices((51, 51, 51)).reshape(3, -1)
+    n = np.vstack([n, 50 - n.sum(0)])[:, n.sum(0) <= 50]
+    c = 0.2 * np.arange(51)
+    profit = table.rate - c * table.marginal * (1 - c / 10)
+
+    def mean(column):
+        return sum(column[0, m, n[m]] for m in range(4)) / 4
+
+    shaped = literal.upper_reward(
+        np, *(mean(table.ssr[..., s]) for s in range(3)), mean(table.rate) * 0.4, mean(profit)
+    )
+    assert tuple(n[:, shaped.argmax()]) == (9, 7, 27, 7)
+    close(shaped.max(), 27.5298, 4)
 
 
 def test_price_leadership():
@@ -371,11 +388,11 @@ def test_constant_density_is_linear():
 
 def test_binomial_reports_have_the_expected_mean():
     market = make("two_tier", ssr_noise="binomial")
-    state = market.reset(0, 4000)
+    state = market.reset(0, 1000)
     profile = {"bidding": np.full((1, 4, 1), 900.0), "slicing": np.array([[[3, 6], [3, 5], [2, 4], [2, 2]]])}
     outcome = market.outcome(state, profile)
     mean = market.payoff(state, profile)["slicer"][0]
-    spread = outcome.payoffs["slicer"].std(0) / np.sqrt(4000)
+    spread = outcome.payoffs["slicer"].std(0) / np.sqrt(1000)
     assert (np.abs(outcome.payoffs["slicer"].mean(0) - mean) <= 4 * spread + 1e-12).all()
     counts = outcome.metrics["ssr_embb"] * 900
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-9)
@@ -487,8 +504,14 @@ def play(market, rounds=2, batch=2):
     return out
 
 
-@pytest.mark.parametrize("backend", ["torch", "array_api_strict", "jax"])
-@pytest.mark.parametrize("variant", VARIANTS)
+LIBRARIES = [
+    pytest.param(v, b, marks=[pytest.mark.slow] if b == "jax" and v != "bidding" else [], id=f"{v}-{b}")
+    for v in VARIANTS
+    for b in ("torch", "array_api_strict", "jax")
+]
+
+
+@pytest.mark.parametrize(("variant", "backend"), LIBRARIES)
 def test_array_libraries_agree(variant, backend):
     pytest.importorskip(backend)
     tolerance = 1e-9

@@ -46,6 +46,7 @@ class Game:
         self.network = self.market.network(self.state)
         self.operators = p.n_operators
         self._tiers: Tiers | None = None
+        self._chances: tuple[np.ndarray, ...] | None = None
         self.bidder = self.market.stage("bidding").role
         self.analytic = (
             p.lower == "ideal" and p.allocation == "continuous" and p.control == "independent" and p.bid_levels is None
@@ -97,7 +98,7 @@ class Game:
         total = rate[0] + rate[1] + rate[2]
         se = np.where(c > 0, total / safe, 0.0)
         if p.reward == "paper":
-            return self._shaped(np.stack(ssr, -1), se)
+            return self._shaped(split, ssr, se)
         weight = radio.split_gain(p, np, t)
         f = t.rho[:, :, None] * se + sum(weight[:, :, s, None] * ssr[s] for s in range(3))
         alone = p.control == "merged" and p.reward == "profit"
@@ -111,19 +112,26 @@ class Game:
             return profit if alone else f + settlement.omega(self.market, t)[:, :, None] * profit
         return f
 
-    def _shaped(self, ssr: np.ndarray, se: np.ndarray) -> np.ndarray:
-        """Expected shaped reward of splits: ssr (B|1, M, A, 3), se (B|1, M, A)."""
+    def _shaped(self, split: np.ndarray, ssr: list[np.ndarray], se: np.ndarray) -> np.ndarray:
+        """Expected shaped reward of splits (A, 3) with ratios and efficiency (B|1, M, A)."""
         if self.params.ssr_noise == "none":
-            return literal.lower_reward(np, ssr[..., 0], ssr[..., 1], ssr[..., 2], se)
-        batch, operators, size = se.shape
-        most, out = self.market.max_packets(), np.empty_like(se)
-        packets = np.round(self.theta.packets)[:, None, :]
-        for a in range(0, size, 64):  # keep the (splits, counts) table small
-            part = ssr[:, :, a : a + 64].reshape(batch, -1, 3)
-            flat = se[:, :, a : a + 64].reshape(batch, -1)
-            value = literal.expected_lower_reward(np, part, packets, flat, self.theta.log_ways, most)
-            out[:, :, a : a + 64] = value.reshape(batch, operators, -1)
-        return out
+            return literal.lower_reward(np, ssr[0], ssr[1], ssr[2], se)
+        gates = self._gates()
+        volte, embb = (gates[s][:, :, s, split[:, s]] for s in (0, 1))
+        urllc, short = (gates[i][:, :, 2, split[:, 2]] for i in (2, 3))
+        return literal.expected_lower_reward(np, volte, embb, urllc, short, se)
+
+    def _gates(self) -> tuple[np.ndarray, ...]:
+        """`literal.gate_chances` of every slice and number of blocks, each (B|1, M, 3, N+1)."""
+        if self._chances is None:
+            table = self.network.ssr
+            batch, operators, services, size = table.shape
+            flat = np.moveaxis(table, 2, -1).reshape(batch, operators * size, services)
+            packets = np.round(self.theta.packets)[:, None, :]
+            chances = literal.gate_chances(np, flat, packets, self.theta.log_ways, self.market.max_packets())
+            shaped = (c.reshape(batch, operators, 1, size) for c in chances)
+            self._chances = tuple(np.broadcast_to(c, (batch, operators, services, size)) for c in shaped)
+        return self._chances
 
     def tiers(self) -> Tiers:
         """Best split for every number of blocks, by enumeration; ties to the lexicographically smallest."""
@@ -202,6 +210,7 @@ def one_market(game: Game, row: int) -> Game:
         return game
     other = object.__new__(Game)
     other.__dict__.update(game.__dict__)
+    other._chances = None
     other.state = game.market.take(game.state, [row])
     theta = tree_map(lambda a: a[row : row + 1] if a.shape[0] == game.batch else a, game.state.theta)
     other.state = other.state._replace(theta=theta)

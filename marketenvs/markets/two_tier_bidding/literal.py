@@ -41,31 +41,33 @@ def lower_reward(xp: Any, volte: Array, embb: Array, urllc: Array, efficiency: A
     return xp.where((embb >= 0.96) & (volte >= 0.98), served, -5.0 + 0.0 * efficiency)
 
 
-def expected_lower_reward(
-    xp: Any, ssr: Array, packets: Array, efficiency: Array, log_ways: Array, max_packets: int
-) -> Array:
-    """Mean of `lower_reward` when each ratio is reported as Binomial(npk, SSR)/npk: exact sums over the counts.
+def gate_chances(xp: Any, ssr: Array, packets: Array, log_ways: Array, max_packets: int) -> tuple[Array, ...]:
+    """What the gates of `lower_reward` do to ratios reported as Binomial(npk, SSR)/npk: exact sums over the counts.
 
     Args:
         xp: Array namespace.
-        ssr: True ratios, (B, M, 3).
+        ssr: True ratios, (B, X, 3).
         packets: Packets counted per service, (B, 1, 3).
-        efficiency: Spectral efficiency, (B, M).
         log_ways: ln of the binomial coefficients, (B, 1, 3, K+1), -inf beyond npk.
         max_packets: K.
+
+    Returns:
+        Chances that VoLTE, eMBB and URLLC pass, and the mean of (ratio - 0.7) x 10 over URLLC's failures; (B, X) each.
     """
     pmf = binomial_pmf(xp, ssr, packets, log_ways, max_packets)
-    k = xp.astype(xp.arange(max_packets + 1), ssr.dtype)
-    ratio = k / packets[..., None]
+    ratio = xp.astype(xp.arange(max_packets + 1), ssr.dtype) / packets[..., None]
     eps = 1e-12  # k/npk against a threshold that it equals on paper
-    served_v = xp.sum(pmf[:, :, 0, :] * xp.astype(ratio[:, :, 0, :] >= 0.98 - eps, ssr.dtype), axis=2)
-    served_e = xp.sum(pmf[:, :, 1, :] * xp.astype(ratio[:, :, 1, :] >= 0.96 - eps, ssr.dtype), axis=2)
-    urllc = ratio[:, :, 2, :]
+    passed = [xp.astype(ratio[:, :, i, :] >= t - eps, ssr.dtype) for i, t in enumerate((0.98, 0.96, 0.95))]
+    volte, embb, urllc = (xp.sum(pmf[:, :, i, :] * passed[i], axis=2) for i in range(3))
+    short = xp.sum(pmf[:, :, 2, :] * (1.0 - passed[2]) * (ratio[:, :, 2, :] - 0.7) * 10.0, axis=2)
+    return volte, embb, urllc, short
+
+
+def expected_lower_reward(xp: Any, volte: Array, embb: Array, urllc: Array, short: Array, efficiency: Array) -> Array:
+    """Mean of `lower_reward` from `gate_chances`, element by element."""
     fine = xp.where(efficiency >= 280.0, 4.0 + (efficiency - 280.0) * 0.1, 4.0 + 0.0 * efficiency)
-    reward = xp.where(urllc < 0.95 - eps, (urllc - 0.7) * 10.0, fine[..., None])
-    inside = xp.sum(pmf[:, :, 2, :] * reward, axis=2)
-    both = served_v * served_e
-    return both * inside - 5.0 * (1.0 - both)
+    both = volte * embb
+    return both * (short + urllc * fine) - 5.0 * (1.0 - both)
 
 
 def binomial_pmf(xp: Any, p: Array, trials: Array, log_ways: Array, most: int) -> Array:

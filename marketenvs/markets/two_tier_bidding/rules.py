@@ -48,7 +48,7 @@ all operators' own rows (13 M), or the paper's (M).
 
 **Rewards.** ``profit``: bidder y_m = w v_m - payment, slicer f_m = rho SE + sum_s phi_s SSR_s. ``utility``: bidder
 f_m + omega y_m. ``team``: all get F = sum f + omega sum y. ``paper``: the shaped rewards of Section 4.1 (upper from
-means over operators, lower from own values; both in ``literal``). A merged operator earns the bidder's reward; a
+means over operators and the system's SE, lower from own values; both in ``literal``). A merged operator earns the bidder's reward; a
 central bidder the sum (team and paper: the common value). The infrastructure earns the payments. With
 ``ssr_noise="binomial"`` slicers' reports are Binomial(npk, SSR)/npk; the upper gates use the true ratios.
 

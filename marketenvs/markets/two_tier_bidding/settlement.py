@@ -109,7 +109,8 @@ def payments(
         return xp.where(others > 0, price * others * xp.log1p(bids / safe), 0.0 * bids)
     if rule == "eq4":
         return xp.where(c > 0, c * marginal * (1.0 - c / theta.bandwidth), 0.0 * c)
-    return bids * literal.penalty(xp, worth, c, theta.bandwidth, bids, theta.penalty_constant)
+    # (4)-(5) in the bandwidth a bid bought: the same as in bids, except that whole blocks settle whole shares.
+    return c * literal.penalty(xp, worth, c, theta.bandwidth, c, theta.penalty_constant)
 
 
 def omega(market: TwoTierBidding, theta: Any) -> Array:
@@ -135,15 +136,15 @@ def rewards(market: TwoTierBidding, theta: Any, s: Settled, expected: bool) -> d
             mean[0],
             mean[1],
             mean[2],
-            xp.mean(s.efficiency, axis=1, keepdims=True),
+            xp.sum(s.rate, axis=1, keepdims=True) / theta.bandwidth,  # of the whole system
             xp.mean(s.profit, axis=1, keepdims=True),
         )
         upper = shaped + 0.0 * s.profit
         if expected and p.ssr_noise == "binomial":
             packets = xp.round(theta.packets)[:, None, :]
-            lower = literal.expected_lower_reward(
-                xp, s.ssr, packets, s.efficiency, theta.log_ways, market.max_packets()
-            )
+            gates = literal.gate_chances(xp, s.ssr, packets, theta.log_ways, market.max_packets())
+            volte, embb, urllc, short = gates
+            lower = literal.expected_lower_reward(xp, volte, embb, urllc, short, s.efficiency)
         else:
             lower = literal.lower_reward(xp, s.ssr[:, :, 0], s.ssr[:, :, 1], s.ssr[:, :, 2], s.efficiency)
     if central:
