@@ -1,0 +1,5 @@
+"""TorchRL: ``from marketenvs.torchrl import MarketTorchEnv``."""
+
+from .shells.torchrl import MarketTorchEnv
+
+__all__ = ["MarketTorchEnv"]
