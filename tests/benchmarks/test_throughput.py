@@ -1,0 +1,112 @@
+"""Smoke runs of the benchmark: it measures, counts and reports right; no timing is asserted."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import marketenvs
+
+throughput = pytest.importorskip("marketenvs_benchmarks.throughput")
+from marketenvs_benchmarks import throughput_measure as measuring  # noqa: E402
+from marketenvs_benchmarks import throughput_ours as ours  # noqa: E402
+from marketenvs_benchmarks import throughput_report as report  # noqa: E402
+
+
+def test_the_command_writes_raw_results_and_one_line_per_shell(tmp_path):
+    console = Console(record=True, width=160, force_terminal=False)
+    path = throughput.main(
+        tmp_path, console, ["AIBazaar-v0"], seconds=0.002, repeats=2, batches=[1, 8], libraries=["numpy"]
+    )
+    content = json.loads(path.read_text())
+    shells = {(r["shell"], r["batch"]) for r in content["results"]}
+    assert {("core", 1), ("core", 8), ("parallel env", 1), ("AEC env", 1), ("vector env", 8)} <= shells
+    for r in content["results"]:
+        assert len(r["wall_s"]) == len(r["cpu_s"]) == len(r["calls"]) == 2
+        rates = [n * r["env_steps"] / s for n, s in zip(r["calls"], r["wall_s"], strict=True)]
+        assert r["env_steps_per_wall_s"]["median"] == pytest.approx(np.median(rates))
+        assert r["agent_steps_per_wall_s"] == pytest.approx(np.median(rates) * r["agents"])
+    text = console.export_text()
+    assert "parallel env B=1" in text
+    assert "core numpy float64 B=8" in text
+
+
+def test_unknown_markets_and_bad_numbers_are_refused(tmp_path):
+    with pytest.raises(marketenvs.errors.UnknownName, match="AIBazaar-v0"):
+        throughput.main(tmp_path, Console(), ["AIBazar-v0"])
+    with pytest.raises(marketenvs.errors.InvalidParameter, match="seconds"):
+        throughput.main(tmp_path, Console(), seconds=0.0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("id", marketenvs.list_markets())
+def test_the_timed_round_is_the_whole_round(id):
+    """What is timed returns what ``step`` and ``observe`` return, stage by stage."""
+    for setting in ours.settings(id):
+        market = marketenvs.make(id, **setting)
+        state = market.reset(seed=3, batch=4)
+        decisions = ours.play(market, state, np.random.default_rng(0))
+        after, (seen, payoffs, metrics, done) = ours.full_step(market, state, decisions)
+        want, outcome = market.step(state, decisions)
+        played = state
+        for stage, observation in zip(market.stages, seen, strict=True):
+            np.testing.assert_array_equal(observation, market.observe(played, stage.name))
+            assert observation.shape == (4, market.roles[stage.role], *stage.observation_space.shape)
+            played = market.commit(played, stage.name, decisions[stage.name])
+        assert payoffs.keys() == market.roles.keys()
+        for role, value in outcome.payoffs.items():
+            np.testing.assert_array_equal(payoffs[role], value)
+        assert metrics.keys() == outcome.metrics.keys()
+        assert "clipped" in metrics
+        np.testing.assert_array_equal(after.round, want.round)
+        np.testing.assert_array_equal(done, want.round >= market.params.horizon)
+        leaves = [(a, b) for a, b in zip(_leaves(after.nature), _leaves(want.nature), strict=True)]
+        for a, b in leaves:
+            np.testing.assert_array_equal(a, b)
+
+
+def _leaves(tree):
+    out = []
+    marketenvs.market.tree_map(out.append, tree)
+    return out
+
+
+@pytest.mark.parametrize("shell", range(4))
+def test_shells_play_whole_rounds(shell):
+    """Every shell's contender plays as many rounds as it is asked to, over the end of an episode."""
+    contender = ours.shells("AIBazaar-v0", {"horizon": 3}, batch=2)[shell]
+    if contender.shell == "SB3 VecEnv":
+        pytest.importorskip("stable_baselines3")
+    rounds = []
+    original = marketenvs.market.Market.conclude
+
+    def counted(self, *args, **kwargs):
+        rounds.append(1)
+        return original(self, *args, **kwargs)
+
+    run = contender.build()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(marketenvs.market.Market, "conclude", counted)
+        run(7)
+    assert len(rounds) == 7
+
+
+def test_a_failing_contender_is_named_and_the_others_go_on():
+    def broken():
+        raise ValueError("no such library")
+
+    def fine():
+        return lambda calls: sum(range(100 * calls))
+
+    make = [measuring.Contender(n, "x", "s", "core", "", 1, 1, 1, b) for n, b in (("broken", broken), ("fine", fine))]
+    timings, failures = measuring.measure("group", make, 0.001, 3)
+    assert [t.name for t in timings] == ["fine"]
+    assert failures == {"broken": "ValueError: no such library"}
+    assert len(timings[0].calls) == 3
+
+
+def test_rates_are_short_and_readable():
+    assert [report.short(v) for v in (7.0, 2718.0, 1.05e6, 2e9)] == ["7", "2.72 k", "1.05 M", "2 G"]
