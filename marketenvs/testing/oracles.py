@@ -24,6 +24,24 @@ def _is(market: Market, method: str) -> bool:
     return getattr(type(market), method) is not getattr(Market, method)
 
 
+def _joint(market: Market) -> tuple[str, ...]:
+    """Stages whose deviations are joint moves of a coalition (class attribute ``joint_stages``): there, gains are of the coalition."""
+    return tuple(getattr(type(market), "joint_stages", ()))
+
+
+def _answered(market: Market, state: State, profile: dict[str, np.ndarray], stage: str) -> dict[str, np.ndarray]:
+    """The profile with the stages after ``stage`` re-answering, where the market offers ``respond``."""
+    names = [s.name for s in market.stages]
+    cut = names.index(stage) + 1
+    if cut == len(names):
+        return profile
+    try:
+        answer = market.respond(state, {name: profile[name] for name in names[:cut]}).on_path
+    except NotOffered:
+        return profile
+    return {**profile, **{name: np.asarray(answer[name]) for name in names[cut:]}}
+
+
 def _state(market: Market, seed: int) -> State:
     return market.reset(seed, batch=BATCH, split="test")
 
@@ -32,6 +50,8 @@ def _try_deviations(
     market: Market, state: State, profile: Mapping[str, np.ndarray], stage: str, limit: np.ndarray, what: str, seed: int
 ) -> None:
     """Raise if a random or extreme deviation of an agent pays more than ``limit`` (B, n)."""
+    if stage in _joint(market):
+        return
     low, high = probe.full_bounds(market, _before(market, state, profile, stage), stage)
     n = market.roles[market.stage(stage).role]
     for agent in probe.some_agents(n):
@@ -100,6 +120,18 @@ def gains(market: Market) -> None:
                 np.all((best.decisions >= low - slack) & (best.decisions <= high + slack)),
                 f"{where}: outside the bounds",
             )
+            if stage.name in _joint(market):
+                together = to_numpy(
+                    market.payoff(state, _answered(market, state, {**profile, stage.name: best.decisions}, stage.name))[
+                        stage.role
+                    ]
+                )
+                off = np.abs(together.sum(axis=1) - best.values.sum(axis=1)) > 100 * n * scale[:, 0]
+                ensure(
+                    not off.any(),
+                    f"{where}: the role is said to earn {best.values.sum(axis=1)} jointly, but earns {together.sum(axis=1)}",
+                )
+                continue
             ceiling = best.values if best.kind == "exact" else best.values - best.gains + best.upper
             for agent in probe.some_agents(n):
                 earned = probe.deviation_payoffs(
@@ -157,8 +189,12 @@ def equilibrium(market: Market) -> None:
             _try_deviations(market, state, profile, stage.name, limit, "equilibrium", 7)
 
 
+def _path(found: Equilibrium, stage: str) -> Any:
+    return found.on_path[stage] if stage in found.on_path else None
+
+
 def _pure(found: Equilibrium, market: Market) -> bool:
-    return all(found.on_path.get(s.name) is not None for s in market.stages)
+    return all(_path(found, s.name) is not None for s in market.stages)
 
 
 def _match_values(market: Market, state: State, found: Equilibrium, scale: np.ndarray) -> None:
@@ -223,7 +259,7 @@ def respond(market: Market) -> None:
                 not over.any(),
                 f"respond after {list(prefix)} is certified with epsilon {answer.epsilon}, but {name!r} leaves gains {gain}",
             )
-        if all(answer.on_path.get(name) is not None for name in names[cut:]):
+        if all(_path(answer, name) is not None for name in names[cut:]):
             pure = {**prefix, **{name: np.asarray(answer.on_path[name]) for name in names[cut:]}}
             for name in names[cut:]:
                 role = market.stage(name).role

@@ -342,18 +342,20 @@ def symmetry(market: Market) -> None:
     profile = probe.random_profile(market, state, 21)
     expected, welfare = market.payoff(state, profile), market.outcome(state, profile).metrics["welfare"]
     for n in sorted({n for n in roles.values() if n > 1}):
-        order = np.roll(np.arange(n)[::-1], 1)
-        moved = _permuted(market, state, n, order)
-        swapped = {name: _move(value, n, order, 1) for name, value in profile.items()}
-        got = market.payoff(moved, swapped)
-        names = [r for r, count in roles.items() if count == n]
-        want = {r: to_numpy(expected[r])[:, order] if market.roles[r] == n else to_numpy(expected[r]) for r in roles}
-        hint = f"agents of {' and '.join(names)} permuted: payoff (not anonymous? set the class attribute 'anonymous')"
-        ensure_close({r: got[r] for r in roles}, want, hint, 1e-9)
-        again = market.outcome(moved, swapped).metrics["welfare"]
-        ensure_close(
-            {"welfare": again}, {"welfare": welfare}, f"agents of {' and '.join(names)} permuted: metrics", 1e-9
-        )
+        exchange = np.array([1, 0, *range(2, n)])
+        for order in (exchange, np.roll(exchange, 1)) if n > 2 else (exchange,):
+            moved = _permuted(market, state, n, order)
+            swapped = {name: _move(value, n, order, 1) for name, value in profile.items()}
+            got = market.payoff(moved, swapped)
+            names = " and ".join(r for r, count in roles.items() if count == n)
+            want = {
+                r: to_numpy(expected[r])[:, order] if size == n else to_numpy(expected[r]) for r, size in roles.items()
+            }
+            what = f"agents of {names} permuted"
+            hint = f"{what}: payoff (not anonymous? set the class attribute 'anonymous')"
+            ensure_close({r: got[r] for r in roles}, want, hint, 1e-9)
+            again = market.outcome(moved, swapped).metrics["welfare"]
+            ensure_close({"welfare": again}, {"welfare": welfare}, f"{what}: metrics", 1e-9)
 
 
 def _move(value: Any, n: int, order: np.ndarray, first: int) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""Every registered market x preset x check, and x array library: new markets join by being registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import marketenvs
+from marketenvs import testing
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+MARKETS = marketenvs.list_markets()
+PRESETS = [(id, preset) for id in MARKETS for preset in marketenvs.list_presets(id)]
+LIBRARIES = ("torch", "jax", "array_api_strict")
+
+
+@pytest.mark.parametrize("check", testing.CHECKS)
+@pytest.mark.parametrize(("id", "preset"), PRESETS, ids=[f"{i}:{p}" for i, p in PRESETS])
+def test_market(id, preset, check):
+    testing.run_check(check, marketenvs.make(id, preset=preset))
+
+
+@pytest.mark.parametrize("check", testing.LIBRARY_CHECKS)
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("id", MARKETS)
+def test_array_library(id, library, check):
+    pytest.importorskip(library)
+    if check == "traced" and library != "jax":
+        pytest.skip("only JAX traces")
+    testing.run_check(check, marketenvs.make(id), library)
+
+
+@pytest.mark.parametrize("id", MARKETS)
+def test_golden_trajectory(id):
+    testing.check_golden(marketenvs.make(id), GOLDEN / f"{id}.json")
+
+
+def test_every_golden_trajectory_has_its_market():
+    assert {p.stem for p in GOLDEN.glob("*.json")} <= set(MARKETS)
+
+
+SYMBOLS = {
+    # ai_bazaar.md, section 2
+    "AIBazaar-v0": {
+        "N": "n_consumers",
+        "eps": "puzzle_constant",
+        "tau": "propagation",
+        "delta": "loss",
+        "C": "unit_cost",
+        "C_b": "business_value",
+        "u": "payment_weight",
+        "m": "token_effect",
+        "R": "block_reward",
+        "B": "block_size",
+        "lam": "transaction_reward",
+        "beta": "mining_ratio",
+        "F_min": "purchase_min",
+        "F_max": "purchase_max",
+        "p_min": "price_min",
+        "p_max": "price_max",
+    },
+    # federated_slicing.md, section 2: phi there is the steepness of the utility, kappa the largest request, W the resource blocks
+    "FederatedSlicing-v0": {
+        "M": "n_slices",
+        "W": "capacity",
+        "mu": "utility_weight",
+        "kappa": "request_max",
+        "tau_max": "delay_bound_ms",
+        "L": "packet_kbit",
+        "delta": "relative_step",
+    },
+    # two_tier_bidding.md, section 2
+    "TwoTierBidding-v0": {
+        "C": "bandwidth",
+        "N": "blocks",
+        "M": "n_operators",
+        "J": "users",
+        "N0": "noise_dbm_per_hz",
+        "P": "power_dbm",
+        "G_rx": "receiver_gain_db",
+        "sigma_sh": "shadowing_db",
+        "L": "spectral_multiplier",
+        "S": "snr_bandwidth",
+        "r": "agreed_rate",
+        "a": "activity",
+        "q": "price",
+        "rho": "rho",
+        "phi": "phi",
+        "omega": "omega",
+    },
+    # spectrum_bertrand.md, section 2, whose table names the fields itself
+    "SpectrumBertrand-v0": {
+        "N": "n_sellers",
+        "M": "n_buyers",
+        "C": "channels",
+        "U": "value",
+        "c": "unit_cost",
+    },
+}
+
+
+@pytest.mark.parametrize("id", [i for i in MARKETS if i in SYMBOLS])
+def test_symbols_are_the_papers(id):
+    market = marketenvs.make(id)
+    wrong = {s: (market.symbols.get(s), name) for s, name in SYMBOLS[id].items() if market.symbols.get(s) != name}
+    assert not wrong, f"symbol: (is, should be) {wrong}"
+    for name in market.symbols.values():
+        assert hasattr(market.params, name)
