@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import NotOffered
 from ...market import Outcome
-from ...strategy import BestResponse, Equilibrium, Pure, Reply
+from ...strategy import BestResponse, Equilibrium, Pure, Reply, SocialOptimum
 
 if TYPE_CHECKING:
     from ...market import State
@@ -167,6 +168,27 @@ def equilibrium(market: CoalitionTrading, state: State) -> Equilibrium:
         CITATION,
         np.ones(batch, dtype=bool),
         on_path=market.by_stage(path),
+    )
+
+
+def optimum(market: CoalitionTrading, state: State) -> SocialOptimum:
+    """Everything sold while Omega of the served coalition exceeds the cost; signalling costs are left out.
+
+    Raises:
+        NotOffered: with ``reward_lag`` money is not conserved and welfare has no optimum of one round.
+    """
+    if market.params.reward_lag:
+        raise NotOffered("the lagged reward of the printed model does not conserve money: it has no social optimum")
+    batch, n = market.batch(state), market.params.n_buyers
+    theta = market.theta64(state)
+    omega = np.broadcast_to(theta.reputation, (theta.reputation.shape[0], n)).sum(axis=1)  # at best everybody is served
+    margin = np.maximum(omega[:, None] - theta.lease_price, 0.0)
+    if market.params.total_capacity:
+        value = margin.max(axis=1) * theta.room[:, 0]
+    else:
+        value = np.sum(margin * theta.room, axis=1)
+    return SocialOptimum(
+        np.broadcast_to(value, (batch,)).copy(), None, "exact", "all members served; linear in the PRBs"
     )
 
 

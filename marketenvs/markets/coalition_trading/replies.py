@@ -8,6 +8,7 @@ over who is cheaper, tied or dearer, so it is exact for point masses and for equ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from ...solution import mixtures
 from ...strategy import BestResponse, Pure, Reply, Sampler, Samples, Strategy
 from . import literal
 from .price_stage import PriceMixture, payoff_matrices
-from .solve import answer_purchases, coalition_stage, partition_index, spread
+from .solve import FollowerReply, answer_purchases, coalition_stage, later_stages, partition_index, spread
 from .values import Curves, coalition_value, demand_each
 from .view import View, fill, follow, requests, units_of, view
 
@@ -31,6 +32,7 @@ Floats = NDArray[np.float64]
 FINE = 129  # evenly spaced candidate prices beside the exact ones
 GOLDEN = 0.6180339887498949
 SHRINKS = 60
+CHUNK = 20_000  # markets settled at once when payoffs of mixtures are averaged
 QUANTILES = 128  # points of a continuous distribution whose own profit is averaged
 
 
@@ -390,38 +392,58 @@ def _mixed_purchases(
 
 
 def mixed_payoff(market: CoalitionTrading, state: State, profile: Mapping[str, Strategy]) -> dict[str, Floats]:
-    """Expected payoffs; sellers' exactly where only prices are mixed and followers answer, the rest by paired quantiles."""
-    batch, m, n, draws = market.batch(state), market.params.n_sellers, market.params.n_buyers, 256
-    if market.params.formation == "labels" and not isinstance(profile["coalition"], Pure):
+    """Expected payoffs of a profile with mixtures.
+
+    The equilibrium's own prices with the exact follower: its closed-form values. Otherwise buyers by paired quantiles
+    (all pairs for two sellers), sellers exactly where the exact follower answers.
+    """
+    batch, m = market.batch(state), market.params.n_sellers
+    if market.params.model == "paper" or ("coalition" in profile and not isinstance(profile["coalition"], Pure)):
         return mixtures.sampled_payoff(market, state, profile)
     here = state
     if market.params.formation == "labels":
         labels = profile["coalition"].decisions  # type: ignore[attr-defined]
         here = market.commit(state, "coalition", market.check_decisions(state, "coalition", labels))
-    prices = profile["pricing"]
+    prices, answer = profile["pricing"], profile["purchase"]
     prices = prices.answer(here) if isinstance(prices, Reply) else prices
+    exact = isinstance(answer, FollowerReply)
+    if exact and isinstance(prices, PriceMixture | Samples):
+        solved = later_stages(market, here)
+        if solved.strategy["pricing"] is prices:
+            return {role: np.array(x) for role, x in solved.values.items()}
+    u = _paired(m)
+    draws, total = len(u), {role: np.zeros((batch, n)) for role, n in market.roles.items()}
+    step = max(1, CHUNK // batch)
+    for first in range(0, draws, step):
+        part = u[first : first + step]
+        many = market.take(here, np.tile(np.arange(batch), len(part)))
+        joint = [np.broadcast_to(prices.draw(np.broadcast_to(x, (batch, m))), (batch, m, 1)) for x in part]
+        many = market.commit(many, "pricing", market.check_decisions(many, "pricing", np.concatenate(joint)))
+        if isinstance(answer, Reply):
+            asked = answer.answer(many).draw(np.full((batch * len(part), market.params.n_buyers), 0.5))
+        else:
+            rng = np.random.default_rng(first)
+            drawn = [answer.draw(rng.uniform(size=(batch, market.params.n_buyers))) for _ in part]
+            asked = np.concatenate([np.broadcast_to(x, (batch, *x.shape[1:])) for x in drawn])
+        many = market.commit(many, "purchase", market.check_decisions(many, "purchase", asked))
+        for role, x in market.expected(many, many.decisions).items():
+            total[role] += market.backend.numpy(x).reshape(len(part), batch, -1).sum(axis=0) / draws
+    if exact and market.params.selection == "winner" and not isinstance(prices, Sampler) and m <= 6:
+        v = view(market, here)
+        if units_of(market, here, v) is None and market.params.price_levels is None:
+            chances, points = _chances(prices, batch, m)
+            worth = [_own_average(prices, partial(_expected_profit, v, chances, i), points, i) for i in range(m)]
+            total["seller"] = np.stack([np.broadcast_to(x, (batch,)) for x in worth], axis=1)
+    return total
+
+
+def _paired(m: int) -> Floats:
+    """Quantiles of m sellers' independent mixtures, (S, m): a full grid for two, a Latin square design for more."""
+    if m <= 2:
+        grid = (np.arange(32) + 0.5) / 32
+        return np.stack([x.reshape(-1) for x in np.meshgrid(*[grid] * m, indexing="ij")], axis=1)
     rng = np.random.default_rng(0)
-    u = np.stack([rng.permutation((np.arange(draws) + 0.5) / draws) for _ in range(m)], axis=1)
-    many = market.take(here, np.tile(np.arange(batch), draws))
-    joint = np.concatenate([np.broadcast_to(prices.draw(np.broadcast_to(x, (batch, m))), (batch, m, 1)) for x in u])
-    many = market.commit(many, "pricing", market.check_decisions(many, "pricing", joint))
-    answer = profile["purchase"]
-    if isinstance(answer, Reply):
-        asked = answer.answer(many).draw(rng.uniform(size=(batch * draws, n)))
-    else:
-        drawn = (
-            answer.draw(rng.uniform(size=(draws * batch, n)))
-            if isinstance(answer, Samples) and answer.values.shape[1] == 1
-            else None
-        )
-        asked = (
-            drawn
-            if drawn is not None
-            else np.concatenate([answer.draw(rng.uniform(size=(batch, n))) for _ in range(draws)])
-        )
-    many = market.commit(many, "purchase", market.check_decisions(many, "purchase", asked))
-    payoffs = market.expected(many, many.decisions)
-    return {role: market.backend.numpy(x).reshape(draws, batch, -1).mean(axis=0) for role, x in payoffs.items()}
+    return np.stack([rng.permutation((np.arange(512) + 0.5) / 512) for _ in range(m)], axis=1)
 
 
 __all__ = ["answer_purchases", "best_reply", "mixed_payoff", "mixed_reply"]

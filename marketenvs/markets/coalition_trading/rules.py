@@ -93,6 +93,8 @@ class CoalitionTrading(Market):
 
     Params = CoalitionParams
     Theta = CoalitionTheta
+    anonymous = ("seller",)  # buyers differ by service, and by number where coalitions are fixed
+    joint_stages = ("purchase",)  # a coalition buys as one agent
     params: CoalitionParams
 
     def count_roles(self) -> dict[str, int]:

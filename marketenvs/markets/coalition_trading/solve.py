@@ -15,8 +15,8 @@ from . import coalitions as co
 from . import literal
 from .price_stage import PriceStage, solve_prices
 from .settlement import as_index
-from .values import Curves, coalition_value, unit_tables
-from .view import View, follow, requests, tenants, units_of, view
+from .values import Curves, coalition_value, demand_each, split, unit_tables, value
+from .view import View, fill, follow, requests, tenants, units_of, view
 
 if TYPE_CHECKING:
     from ...market import State
@@ -86,7 +86,7 @@ def tabled_split(market: CoalitionTrading, theta: Any, served: Array, total: Arr
     flat = xp.broadcast_to(
         xp.reshape(theta.tables, (theta.tables.shape[0], -1)), (batch, theta.tables.shape[1] * width)
     )
-    value = xp.take_along_axis(flat, index, axis=1)
+    worth = xp.take_along_axis(flat, index, axis=1)
     held = []
     for i in range(n):
         column = xp.reshape(theta.allocations[:, :, :, i], (theta.tables.shape[0], -1))
@@ -94,7 +94,7 @@ def tabled_split(market: CoalitionTrading, theta: Any, served: Array, total: Arr
     holdings = xp.stack(held, axis=2)
     amount = xp.sum(holdings, axis=2, keepdims=True)
     part = xp.where(amount > 0, holdings / xp.where(amount > 0, amount, 1.0 + 0.0 * amount), 0.0 * holdings)
-    return holdings, part * value[:, :, None]
+    return holdings, part * worth[:, :, None]
 
 
 def tabled_shares(market: CoalitionTrading, theta: Any, slots: Array) -> Array:
@@ -165,6 +165,10 @@ def partition_index(labels: Floats) -> NDArray[np.int64]:
 # ------------------------------------------------------------ equilibria
 
 
+class FollowerReply(Reply):
+    """The exact follower: every coalition's best purchases at whatever prices are posted."""
+
+
 def spread(array: Floats, batch: int) -> Floats:
     """One shared row repeated for all B markets."""
     return np.broadcast_to(array, (batch, *array.shape[1:])).copy() if array.shape[0] == 1 else array
@@ -196,8 +200,6 @@ def buyer_payoffs(market: CoalitionTrading, state: State, v: View, stage: PriceS
 
 def _own_payoffs(market: CoalitionTrading, v: View, stage: PriceStage, cost: Floats) -> Floats:
     """Own value less own bill, averaged over quantiles of the prices where they are mixed."""
-    from .values import split, value
-
     n = 1 if stage.prices is not None else 256
     rng = np.random.default_rng(0)
     sellers = v.room.shape[1]
@@ -264,7 +266,7 @@ def equilibrium(market: CoalitionTrading, state: State) -> Equilibrium:
     strategy = {
         "coalition": Pure(labels),
         "pricing": Reply(prices),
-        "purchase": Reply(lambda at: answer_purchases(market, at)),
+        "purchase": FollowerReply(lambda at: answer_purchases(market, at)),
     }
     path = {
         "coalition": labels,
@@ -302,7 +304,7 @@ def later_stages(market: CoalitionTrading, state: State) -> Equilibrium:
         prices = spread(stage.prices, batch)[:, :, None]
         here = market.commit(state, "pricing", market.check_decisions(state, "pricing", prices))
         path = {"pricing": prices, "purchase": answer_purchases(market, here).decisions}
-    reply = Reply(lambda at: answer_purchases(market, at))
+    reply = FollowerReply(lambda at: answer_purchases(market, at))
     strategy = Pure(path["pricing"]) if stage.prices is not None else stage.strategy
     return Equilibrium(
         market.by_stage({"pricing": strategy, "purchase": reply}),
@@ -351,17 +353,16 @@ def respond(market: CoalitionTrading, state: State, prefix: Mapping[str, Any]) -
 
 def optimum(market: CoalitionTrading, state: State) -> SocialOptimum:
     """max_W V(W) - c W over all buyers in one coalition, cheapest sellers first; signalling costs are left out."""
+    if market.params.model == "paper":
+        return literal.optimum(market, state)
     batch = market.batch(state)
     v = view(market, state, {"coalition": market.xp.zeros((batch, market.params.n_buyers, 1))})
     everyone = np.ones_like(v.served[:, 0])
     curves = Curves(*(f[:, None, :] for f in v.curves))
     # Buying at cost is the welfare problem: each seller's cost is its price.
-    from .values import demand_each
-    from .view import fill
-
     cost = np.maximum(v.cost, 1e-12)
     demand = demand_each(curves, cost[:, :, None]).sum(axis=2)
     bought = fill(demand, cost, v.room)
-    value = coalition_value(v.curves, everyone, bought.sum(axis=1)) - np.sum(v.cost * bought, axis=1)
+    best = coalition_value(v.curves, everyone, bought.sum(axis=1)) - np.sum(v.cost * bought, axis=1)
     extra = {"quantity": spread(bought.sum(axis=1), batch), "sold": spread(bought, batch)}
-    return SocialOptimum(spread(value, batch), None, "exact", "demand of all buyers at the sellers' costs", extra)
+    return SocialOptimum(spread(best, batch), None, "exact", "demand of all buyers at the sellers' costs", extra)

@@ -213,7 +213,7 @@ def requests(market: CoalitionTrading, state: State, v: View, bought: Floats) ->
         return asked
     # On an amount grid only whole steps can be asked for: lay members and sellers side by side, unit by unit.
     step = v.room[:, :1, None] / (p.amount_levels - 1)
-    whole = np.round(bought[:, 0, :] / step[:, 0])
+    whole = _apportion(bought[:, 0, :] / step[:, 0])
     return _overlap(_apportion(part[:, 0] * whole.sum(axis=1, keepdims=True)), whole) * step
 
 
