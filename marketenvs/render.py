@@ -148,7 +148,12 @@ class Screen:
         panels, ideal = self.panels(game, index)
         columns = min(3, len(panels))
         rows = math.ceil(len(panels) / columns)
-        figure = Figure(figsize=(4.2 * columns, 2.8 * rows), dpi=100, layout="constrained")
+        figure = Figure(figsize=(4.2 * columns, 2.8 * rows), dpi=100)
+        inch = 1 / (
+            2.8 * rows
+        )  # margins as fractions of the height; a layout engine would take longer than the drawing
+        margins = {"left": 0.2 / columns, "right": 1 - 0.05 / columns, "bottom": 0.45 * inch, "top": 1 - 0.65 * inch}
+        figure.subplots_adjust(**margins, wspace=0.3, hspace=0.45)
         name = self.market.id or type(self.market).__name__
         figure.suptitle(f"{name}, round {game.rounds} of {game.horizon}    black: {ideal.label}", fontsize=10)
         axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)

@@ -19,7 +19,11 @@ def _makers() -> dict[str, Any]:
     made: dict[str, Any] = {}
     for id in marketenvs.list_markets():
         for preset in marketenvs.list_presets(id):
-            if preset == marketenvs.list_presets(id)[0] or preset in ("grid", "drawn"):
+            if (
+                preset == marketenvs.list_presets(id)[0]
+                or preset in ("grid", "labels", "two_tier")
+                or (preset == "drawn" and id == "AIBazaar-v0")
+            ):
                 made[f"{id}:{preset}"] = lambda id=id, preset=preset: marketenvs.make(
                     id, preset=preset, horizon=HORIZON
                 )

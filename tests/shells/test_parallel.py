@@ -39,6 +39,21 @@ def test_framework_checks(make):
     parallel_seed_test(lambda: make().parallel_env(), 12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("id", marketenvs.list_markets())
+def test_every_preset(id):
+    """Every preset passes PettingZoo's checks, and pays and shows nothing that is not finite."""
+    for preset in marketenvs.list_presets(id):
+        market = marketenvs.make(id, preset=preset, horizon=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parallel_api_test(market.parallel_env(), 10)
+            api_test(market.aec_env(), 6)
+        for observations, rewards, *_ in play(market.parallel_env())[1:]:
+            assert all(np.isfinite(r) for r in rewards.values()), preset
+            assert all(market.parallel_env().observation_space(a).contains(o) for a, o in observations.items()), preset
+
+
 @every_market
 def test_equal_seeds_give_equal_episodes(make):
     assert same(play(make().parallel_env()), play(make().parallel_env()))
