@@ -91,7 +91,9 @@ class Episodes:
         Raises:
             InvalidParameter: A seed, split or instance id that is out of range or of a wrong length.
         """
-        options = options or {}
+        options = {} if options is None else options
+        if not isinstance(options, Mapping):
+            raise InvalidParameter(f"options must be a dictionary, got {options!r}")
         seeds, split, ids = self.seeds, self.split, options.get("instance_ids")
         if seed is not None:
             seeds, split = self._spread(seed), "train"

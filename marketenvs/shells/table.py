@@ -153,9 +153,17 @@ class Table:
         return rows
 
     def observe(self, agent: str) -> Any:
-        """What one agent saw last."""
+        """What one agent saw last; the array is the caller's own."""
         role, _, number = agent.rpartition("_")
-        return self.observations(role)[int(number)]
+        stages, i = self.stages_of[role], int(number)
+        if len(stages) > 1:
+            return np.concatenate([self._seen[s.name][i] for s in stages])
+        row = self._seen[stages[0].name][i].copy()
+        if not self.game.masked[stages[0].name]:
+            return row
+        masks = self._masks.get(stages[0].name)
+        mask = legal(mask_space(stages[0])) if masks is None else split_mask(stages[0], masks[i].copy())
+        return {"observation": row, "action_mask": mask}
 
     def info(self, agent: str) -> dict[str, Any]:
         """What else an agent is told.

@@ -18,7 +18,7 @@ from marketenvs.policy import Constant, Policy
 from marketenvs.shells.single import MarketSingleAgentEnv
 from marketenvs.shells.vector import MarketVectorEnv
 
-from .cases import HORIZON, MAKERS, every_role, same
+from .cases import DEFAULTS, HORIZON, MAKERS, every_role, same
 
 MIDDLE = {"opponents": "random"}
 
@@ -196,6 +196,22 @@ def test_a_consumer_faces_the_equilibrium_price_and_crowd():
     reward = env.step(np.array([2 * (AMOUNT - 10) / 90 - 1]))[1]
     assert reward == pytest.approx(804.243774649, rel=1e-9)
     assert env.step(np.array([0.0]))[1] < reward
+
+
+@pytest.mark.parametrize("opponents", ["equilibrium", "best_response", "random"])
+def test_built_in_opponents_play_every_market(opponents):
+    for make in DEFAULTS.values():
+        market = make()
+        if opponents == "equilibrium" and type(market).solve is marketenvs.Market.solve:
+            continue
+        for role in market.roles:
+            env = MarketVectorEnv(market, role, 2, opponents=opponents)
+            env.reset(seed=0)
+            env.action_space.seed(0)
+            for _ in range(2):
+                seen, rewards, *_ = env.step(env.action_space.sample())
+                assert np.isfinite(rewards).all()
+                assert env.observation_space.contains(seen)
 
 
 def test_opponents_by_name_object_and_role(tmp_path):

@@ -49,9 +49,10 @@ def test_every_preset(id):
             warnings.simplefilter("ignore")
             parallel_api_test(market.parallel_env(), 10)
             api_test(market.aec_env(), 6)
-        for observations, rewards, *_ in play(market.parallel_env())[1:]:
+        env = market.parallel_env()
+        for observations, rewards, *_ in play(env)[1:]:
             assert all(np.isfinite(r) for r in rewards.values()), preset
-            assert all(market.parallel_env().observation_space(a).contains(o) for a, o in observations.items()), preset
+            assert all(env.observation_space(a).contains(o) for a, o in observations.items()), preset
 
 
 @every_market
@@ -242,9 +243,24 @@ def test_resets_go_through_numbered_markets():
     np.testing.assert_array_equal(weights(), test.theta.payment_weight[5])
     env.reset(seed=3)
     np.testing.assert_array_equal(weights(), train.theta.payment_weight[0])
+    with pytest.raises(InvalidParameter, match="options"):
+        env.reset(options=[1])  # type: ignore[arg-type]
     for options in ({"split": "held-out"}, {"instance_ids": [-1]}, {"instance_ids": [1, 2]}, {"instance_ids": [0.5]}):
         with pytest.raises(InvalidParameter, match=next(iter(options))):
             env.reset(options=options)
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow), "array_api_strict"])
+def test_markets_on_other_array_libraries(backend):
+    """The shells speak NumPy whatever the market runs on, and show the same game."""
+    pytest.importorskip(backend)
+    want = play(marketenvs.parallel_env("AIBazaar-v0", preset="drawn", horizon=2))
+    got = play(marketenvs.parallel_env("AIBazaar-v0", preset="drawn", horizon=2, backend=backend, dtype="float32"))
+    for a, b in zip(got[1:], want[1:], strict=True):
+        for agent in b[0]:
+            assert a[0][agent].dtype == np.float32
+            np.testing.assert_allclose(a[0][agent], b[0][agent], rtol=1e-4, atol=1e-5)
+            assert a[1][agent] == pytest.approx(b[1][agent], rel=1e-3, abs=1e-2)
 
 
 def test_rewards_can_be_scaled():
