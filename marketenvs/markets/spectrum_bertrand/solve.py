@@ -1,0 +1,477 @@
+"""From states of the market to its oracles, and back to certified equilibria. Replies are in `replies`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import NotOffered
+from ...solution.gains import certified, payoff_scale
+from ...strategy import Equilibrium, Pure, Reply, Sampler, Samples, SocialOptimum, Strategy
+from . import clearing, literal, logit, oracle, sellers, urns
+
+if TYPE_CHECKING:
+    from ...market import State
+    from .rules import SpectrumBertrand
+
+Floats = NDArray[np.float64]
+CITATION = "marketenvs docs, Spectrum Bertrand (urn games, Bertrand-Edgeworth, logit pricing)"
+
+
+# -- strategies -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BidMixture(Sampler):
+    """The buyers' symmetric equilibrium at posted prices: where to bid, and the exact distribution of bids there.
+
+    Attributes:
+        stage: payoffs and densities, groups of like urns on the last axis.
+        price: posted price of each group, ``(B, G)``.
+        game: the urns behind it.
+    """
+
+    stage: Any = field(default=None)
+    price: Any = field(default=None)
+    game: Any = field(default=None)
+
+
+@dataclass(frozen=True)
+class PriceSampler(Sampler):
+    """Independent mixed prices of all sellers, with their exact distribution ``mixture``."""
+
+    mixture: Any = field(default=None)
+
+
+def bid_mixture(market: SpectrumBertrand, game: sellers.Sellers, price: Floats) -> BidMixture:
+    """The buyers' equilibrium at ``price`` (B, G) as a strategy."""
+    stage = sellers.respond(game, price)
+    mass = game.urns * stage.density
+    edges = np.cumsum(mass, -1)
+    edges[:, -1] = np.where(stage.abstain > 0, edges[:, -1], 1.0)
+    groups = price.shape[1]
+
+    def sample(u: Floats) -> Floats:
+        index = (u[:, :, None] >= edges[:, None, :]).sum(-1)
+        inside = np.minimum(index, groups - 1)
+        at = [
+            np.take_along_axis(np.broadcast_to(x, price.shape), inside, 1)
+            for x in (edges, mass, stage.density, price, game.capacity)
+        ]
+        end, size, q, posted, k = at
+        v = np.clip(1.0 - (end - u) / np.where(size > 0, size, 1.0), 0.0, 1.0)
+        value = game.value[:, None]
+        bid = urns.bid_quantile(game.payment, value, stage.payoff[:, None], q, posted, v, game.buyers, k)
+        bid = np.where(index < groups, np.minimum(bid, value), 0.0)
+        if market.params.bid_encoding == "relative":
+            room = value - posted
+            bid = np.where((index < groups) & (room > 0), (bid - posted) / np.where(room > 0, room, 1.0), 0.0)
+        return np.stack([index.astype(float), bid], -1)
+
+    return BidMixture(sample=sample, cdf=None, stage=stage, price=price, game=game)
+
+
+def grid_mixture(market: SpectrumBertrand, mixture: BidMixture) -> Samples:
+    """A bid mixture moved up to the next bid level: probabilities of every (group, level) and of abstaining."""
+    game, price, stage = mixture.game, mixture.price, mixture.stage
+    size = int(market.params.bid_levels or 2)
+    value = game.value[:, None]
+    level = np.linspace(0.0, 1.0, size)
+    values, weights = [], []
+    for g in range(price.shape[1]):
+        p, q, k = price[:, g], stage.density[:, g], game.capacity[:, g]
+        before = np.zeros(p.shape)
+        for x in level:
+            bid = x * game.value if market.params.bid_encoding == "absolute" else p + x * (game.value - p)
+            cdf = urns.bid_cdf(game.payment, game.value, stage.payoff, q, p, bid, game.buyers, k)
+            cdf = np.where(x == 1.0, 1.0, cdf)
+            weights.append((cdf - before) * q * game.urns[:, g])
+            values.append(
+                np.stack(
+                    [
+                        np.full(p.shape, float(g)),
+                        x * (value[:, 0] if market.params.bid_encoding == "absolute" else 1.0 + 0 * p),
+                    ],
+                    -1,
+                )
+            )
+            before = cdf
+    weights.append(np.maximum(1.0 - np.sum(weights, axis=0), 0.0))
+    values.append(np.stack([np.full(price.shape[0], float(price.shape[1])), np.zeros(price.shape[0])], -1))
+    table = np.maximum(np.stack(weights), 0.0)
+    table /= table.sum(0)
+    shape = (len(values), price.shape[0], market.params.n_buyers)
+    return Samples(
+        np.stack(values)[:, :, None, :] + np.zeros((*shape, 1)), np.broadcast_to(table[:, :, None], shape).copy()
+    )
+
+
+# -- games ------------------------------------------------------------------------------------------------------------
+
+
+def spread(array: Any, batch: int) -> Floats:
+    """An array of one market repeated for all."""
+    array = np.asarray(array, float)
+    return np.array(np.broadcast_to(array, (batch, *array.shape[1:])))
+
+
+def game_of(market: SpectrumBertrand, theta: Any) -> sellers.Sellers:
+    """The sellers' auction game, one price per seller; one row only where all markets are alike."""
+    p = market.params
+    blind = p.matching == "channel"
+    held = theta.channels
+    return sellers.seller_game(
+        p.payment, theta.worth[:, 0], theta.unit_cost, p.n_buyers, held if blind else 1, 1 if blind else held
+    )
+
+
+def group_game(market: SpectrumBertrand, game: sellers.Sellers) -> sellers.Sellers:
+    """The same game with every group of like urns as a seller of its own (blocks of prices, explicit channels)."""
+    if market.groups == game.n and market.params.channel_choice == "blind":
+        return game
+    s = market.group_seller
+    number = (
+        game.urns[:, s] / market.params.price_groups
+        if market.params.channel_choice == "blind"
+        else np.ones((game.value.size, s.size))
+    )
+    return game._replace(cost=game.cost[:, s], urns=number, capacity=np.ones(number.shape))
+
+
+def theta_rows(market: SpectrumBertrand, state: State) -> Any:
+    """Numeric parameters as float64 with a common leading axis, 1 or B."""
+    t = market.theta64(state)
+    rows = max(np.shape(x)[0] for x in t)
+    return type(t)(*(np.broadcast_to(x, (rows, *np.shape(x)[1:])) for x in t))
+
+
+def need_common(market: SpectrumBertrand) -> None:
+    """Private values have no price oracle.
+
+    Raises:
+        NotOffered: with private values.
+    """
+    if market.params.values == "private":
+        raise NotOffered(
+            "private values have no equilibrium oracle with prices; nash_conv and best_response are offered, and oracle.private at equal prices"
+        )
+
+
+def logit_game(theta: Any) -> logit.LogitMarket:
+    """The logit pricing game of (1 or B) markets."""
+    return logit.logit_market(
+        theta.quality, theta.unit_cost, theta.taste_noise[:, 0], theta.outside[:, 0], theta.demand[:, 0]
+    )
+
+
+def clearing_game(market: SpectrumBertrand, theta: Any) -> clearing.PriceMixture:
+    """Equilibrium mixture of the clearing market.
+
+    Raises:
+        NotOffered: unequal costs, or unequal channels of more than two sellers.
+    """
+    if np.any(theta.unit_cost != theta.unit_cost[:, :1]):
+        raise NotOffered("clearing with unequal costs has no oracle; give all sellers the same unit_cost")
+    try:
+        if market.params.demand_curve == "linear":
+            return clearing.linear_demand(theta.worth[:, 0], theta.demand[:, 0], theta.channels)
+        return clearing.unit_demand(theta.worth[:, 0], theta.unit_cost[:, 0], theta.demand[:, 0], theta.channels)
+    except ValueError as error:
+        raise NotOffered(str(error)) from error
+
+
+def table_profit(market: SpectrumBertrand, theta: Any, price: Floats) -> Floats:
+    """Profits (rows, ..., N) at prices of that shape, buyers in equilibrium; ``theta`` with as many rows."""
+    p = market.params
+    between = (1,) * (price.ndim - 2)
+    if p.matching == "logit":
+        moved = np.moveaxis(price, 0, -2)
+        return np.moveaxis(logit.profits(logit_game(theta), moved), -2, 0)
+    if p.matching == "clearing":
+        stock, cost = (x.reshape(-1, *between, p.n_sellers) for x in (theta.channels, theta.unit_cost))
+        worth = np.broadcast_to(theta.worth.reshape(-1, *between), price.shape[:-1])
+        want = theta.demand.reshape(-1, *between, 1)
+        sold = clearing.residual_sales(price, want, stock, worth, p.demand_curve == "linear")
+        return (price - cost) * sold
+    if p.fidelity == "paper":
+        from .grids import printed_profit
+
+        return printed_profit(market, theta, price)
+    game = game_of(market, theta)
+    return sellers.profits(game, sellers.respond(game, price))
+
+
+def reference_profits(market: SpectrumBertrand, theta: Any) -> tuple[Any, Any]:
+    """Total profits in equilibrium and in full collusion (rows, 1), for the collusion index; zeros where unknown."""
+    p = market.params
+    zero = 0.0 * theta.worth
+    try:
+        t = type(theta)(*(None if x is None else market.backend.numpy(x) for x in theta))
+    except TypeError:  # a tracer: nothing can be solved while JAX compiles
+        return zero, zero
+    rows = max(np.shape(x)[0] for x in t if x is not None)
+    t = type(t)(*(None if x is None else np.broadcast_to(x, (rows, *np.shape(x)[1:])) for x in t))
+    if p.values == "private" or p.fidelity == "paper" or (np.any(t.unit_cost >= t.worth) and p.matching != "logit"):
+        return zero, zero
+    if p.matching == "logit":
+        game = logit_game(t)
+        nash, joint = (logit.profits(game, f(game)).sum(-1) for f in (logit.nash, logit.monopoly))
+    elif p.matching == "clearing":
+        try:
+            nash = clearing_game(market, t).profit.sum(-1)
+        except NotOffered:
+            return zero, zero
+        stock, m, worth = t.channels.sum(-1), t.demand[:, 0], t.worth[:, 0]
+        if p.demand_curve == "linear":
+            price = np.maximum(0.5, 1.0 - stock / m)
+            joint = worth * price * m * (1.0 - price)
+        else:
+            joint = (worth - t.unit_cost[:, 0]) * np.minimum(stock, m)
+    elif p.matching == "pooled":
+        return zero, zero  # the equilibrium may be mixed, and then takes seconds: see analysis()
+    else:
+        game = game_of(market, t)
+        found = sellers.equilibrium(game)
+        nash, joint = found.profit.sum(-1), sellers.welfare(game, found.buyers)
+    return market.backend.asarray(nash[:, None]), market.backend.asarray(joint[:, None])
+
+
+# -- equilibria -------------------------------------------------------------------------------------------------------
+
+
+def equilibrium(market: SpectrumBertrand, state: State) -> Equilibrium:
+    """The stage game's equilibrium with its certificate."""
+    need_common(market)
+    theta, batch, p = theta_rows(market, state), market.batch(state), market.params
+    if p.price_levels is not None or p.fidelity == "paper":
+        from .grids import grid_equilibrium
+
+        return grid_equilibrium(market, state, theta)
+    if p.matching == "clearing":
+        return _clearing_equilibrium(market, theta, batch)
+    if p.matching == "logit":
+        game = logit_game(theta)
+        price = logit.nash(game)
+        gain, method = (
+            logit.gains(game, price).max(-1),
+            "best responses in closed form (Lambert's W), iterated to the fixed point",
+        )
+        profit, exact = logit.profits(game, price), True
+    else:
+        game_a = game_of(market, theta)
+        found = sellers.equilibrium(game_a)
+        price, profit, gain, method = found.price, found.profit, found.gain.max(-1), found.method
+        equal = game_a.n <= 2 or bool(np.all(price == price[:, :1]) and np.all(game_a.urns == game_a.urns[:, :1]))
+        exact = p.matching == "channel" and equal
+    low, high = (
+        np.broadcast_to(x, price.shape) for x in (theta.price_floor * theta.worth, theta.price_cap * theta.worth)
+    )
+    inside = np.all((price >= low) & (price <= high), -1)
+    if p.matching == "pooled" and p.n_sellers == 2 and np.any(gain > 1e-6 * np.maximum(1.0, profit.max(-1))):
+        return _pooled_equilibrium(market, theta, batch, game_a, found)
+    price = np.clip(price, low, high)
+    decisions = {"pricing": spread(price[:, :, None] + np.zeros((1, 1, p.price_groups)), batch)}
+    if not np.all(inside):  # the cap binds: gains are found anew within the range
+        from .replies import pricing_gains
+
+        gain = np.where(
+            inside, gain, pricing_gains(market, theta, np.repeat(price[:, :, None], p.price_groups, -1))[1].max(-1)
+        )
+        profit = table_profit(market, theta, price)
+    values = {"seller": spread(profit, batch)}
+    strategy: dict[str, Strategy] = {"pricing": Pure(decisions["pricing"])}
+    selection = "unique in symmetric strategies of the buyers"
+    if market.auction:
+        answer = _respond_at(market, theta, decisions["pricing"], batch)
+        values["buyer"] = answer[1]
+        gain = np.maximum(gain, answer[2])
+        strategy["bidding"] = Reply(lambda s: _answer(market, s))
+        selection += "; on the all-pay kink (pi = 0) the member of the continuum given by the first-order conditions"
+    kind = "exact" if exact else "estimate"
+    epsilon = spread(gain, batch)
+    return Equilibrium(
+        strategy=market.by_stage(strategy),
+        values=values,
+        epsilon=epsilon,
+        certified=certified(kind, epsilon, payoff_scale(values)),
+        kind=kind,
+        method=method + "; certified by each seller's global best response",
+        citation=CITATION,
+        exists=np.ones(batch, bool),
+        selection=selection,
+        on_path=market.by_stage(decisions),
+    )
+
+
+def _clearing_equilibrium(market: SpectrumBertrand, theta: Any, batch: int) -> Equilibrium:
+    found = clearing_game(market, theta)
+    pure = bool(np.all(found.atom.min(-1) == 1.0))
+
+    def sample(u: Floats) -> Floats:
+        return found.quantile(u)[..., None]
+
+    strategy: Strategy = (
+        Pure(spread(found.high[:, :, None], batch))
+        if pure
+        else PriceSampler(sample=sample, cdf=found.cdf, mixture=found)
+    )
+    values = {"seller": spread(found.profit, batch)}
+    return Equilibrium(
+        strategy=market.by_stage({"pricing": strategy}),
+        values=values,
+        epsilon=np.zeros(batch),
+        certified=np.ones(batch, bool),
+        kind="exact",
+        method="closed-form price mixtures (Bertrand-Edgeworth)",
+        citation="Kreps and Scheinkman (1983); Levitan and Shubik (1972)",
+        exists=np.ones(batch, bool),
+        selection="unique; where everyone can be served twice, price = cost",
+        on_path=market.by_stage({"pricing": strategy.decisions} if isinstance(strategy, Pure) else {}),
+    )
+
+
+def _pooled_equilibrium(
+    market: SpectrumBertrand, theta: Any, batch: int, game: sellers.Sellers, pure: sellers.SellerStage
+) -> Equilibrium:
+    """Pools in the gap: a finite mixture per market and what it leaves to gain."""
+    rows, n = game.value.size, 2
+    pairs = [oracle.pooled_mixture(game, b) for b in range(rows)]
+    size = max(len(p) for pair in pairs for p in pair.prices)
+    values, weights = np.zeros((size, rows, n, 1)), np.zeros((size, rows, n))
+    for b, pair in enumerate(pairs):
+        for j in (0, 1):
+            k = len(pair.prices[j])
+            values[:k, b, j, 0], weights[:k, b, j] = pair.prices[j], pair.weights[j]
+            values[k:, b, j, 0] = pair.prices[j][-1]
+    profit = spread(np.stack([pair.profit for pair in pairs]), batch)
+    epsilon = spread(np.array([pair.gain.max() for pair in pairs]), batch)
+    total = np.stack([_expected_payoff(game, b, pair) for b, pair in enumerate(pairs)])
+    payoffs = {"seller": profit, "buyer": spread(total[:, None] + np.zeros((1, market.params.n_buyers)), batch)}
+    grow = (size, batch, n)
+    mix = Samples(np.array(np.broadcast_to(values, (*grow, 1))), np.array(np.broadcast_to(weights, grow)))
+    return Equilibrium(
+        strategy=market.by_stage({"pricing": mix, "bidding": Reply(lambda s: _answer(market, s))}),
+        values=payoffs,
+        epsilon=epsilon,
+        certified=np.zeros(batch, bool),
+        kind="estimate",
+        method="no pure equilibrium; Lemke-Howson, sequential linear programs and best replies over all prices",
+        citation=CITATION,
+        exists=np.ones(batch, bool),
+        selection="the symmetric mixture for equal sellers",
+    )
+
+
+def _expected_payoff(game: sellers.Sellers, row: int, pair: Any) -> float:
+    one = sellers.markets(game, np.array([row]))
+    price = np.stack(np.broadcast_arrays(pair.prices[0][:, None], pair.prices[1][None, :]), -1)[None]
+    return float(pair.weights[0] @ sellers.respond(one, price).payoff[0] @ pair.weights[1])
+
+
+def _respond_at(market: SpectrumBertrand, theta: Any, pricing: Floats, batch: int) -> tuple[Strategy, Floats, Floats]:
+    """Buyers' strategy at prices (B, N, g), their payoffs (B, M) and their largest gain (B,)."""
+    game = group_game(market, game_of(market, theta))
+    if game.value.size != batch:
+        game = sellers.markets(game, np.zeros(batch, int))
+    price = pricing.reshape(batch, -1)[:, market.group_price]
+    mixture = bid_mixture(market, game, price)
+    payoff = np.repeat(mixture.stage.payoff[:, None], market.params.n_buyers, -1)
+    if market.params.bid_levels is None or market.params.payment == "posted":
+        return mixture, payoff, np.zeros(batch)
+    from .replies import samples_gains
+
+    coarse = grid_mixture(market, mixture)
+    gain, value = samples_gains(market, game, price, coarse)
+    return coarse, value, gain
+
+
+def _answer(market: SpectrumBertrand, state: State) -> Strategy:
+    """The buyers' equilibrium at the prices committed in ``state``."""
+    return _respond_at(
+        market, theta_rows(market, state), market.backend.numpy(state.decisions["pricing"]), market.batch(state)
+    )[0]
+
+
+def respond(market: SpectrumBertrand, state: State, prefix: Mapping[str, Any]) -> Equilibrium:
+    """The buyers' symmetric equilibrium at posted prices.
+
+    Raises:
+        NotOffered: private values, or a market without buyer agents.
+    """
+    need_common(market)
+    if not market.auction:
+        raise NotOffered("clearing and logit have one stage: there is nobody to respond")
+    batch, theta = market.batch(state), theta_rows(market, state)
+    pricing = market.backend.numpy(market.committed(state, prefix).decisions["pricing"])
+    strategy, payoff, gain = _respond_at(market, theta, pricing, batch)
+    if market.params.price_groups == 1:
+        profit = table_profit(market, _rows(theta, batch), pricing[:, :, 0])
+    else:
+        game = group_game(market, game_of(market, _rows(theta, batch)))
+        price = pricing.reshape(batch, -1)[:, market.group_price]
+        by_group = sellers.profits(game, sellers.respond(game, price))
+        profit = np.stack([by_group[:, market.group_seller == j].sum(-1) for j in range(market.params.n_sellers)], -1)
+    values = {"seller": profit, "buyer": payoff}
+    return Equilibrium(
+        strategy=market.by_stage({"bidding": strategy}),
+        values=values,
+        epsilon=gain,
+        certified=certified("exact", gain, payoff_scale(values)),
+        kind="exact",
+        method="urn game: attractions equalised by bracketing, bids in closed form",
+        citation=CITATION,
+        exists=np.ones(batch, bool),
+        selection="symmetric; coordinated equilibria exist besides",
+    )
+
+
+def _rows(theta: Any, batch: int) -> Any:
+    return type(theta)(*(np.broadcast_to(x, (batch, *x.shape[1:])) for x in theta))
+
+
+def optimum(market: SpectrumBertrand, state: State) -> SocialOptimum:
+    """Largest total surplus: the cheapest units, one per buyer (logit: the sellers' joint monopoly, whose surplus is profit)."""
+    theta, batch, p = theta_rows(market, state), market.batch(state), market.params
+    if p.matching == "logit":
+        game = logit_game(theta)
+        price = logit.monopoly(game)
+        value = logit.profits(game, price).sum(-1)
+        pricing = market.by_stage({"pricing": spread(price[:, :, None], batch)})
+        return SocialOptimum(spread(value, batch), pricing, "exact", "joint monopoly (only sellers are agents here)")
+    if p.matching == "clearing":
+        nash, joint = reference_profits(market, theta)
+        return SocialOptimum(
+            spread(np.asarray(joint)[:, 0], batch), None, "exact", "all surplus to the sellers (the only agents)"
+        )
+    if p.fidelity == "paper":
+        raise NotOffered("the printed payoffs burn money; the corrected market has a social optimum")
+    if p.values == "private":
+        best = -np.sort(-market.backend.numpy(state.nature["type"]), -1) * theta.worth
+        units = int(np.sum(theta.channels[0]))
+        return SocialOptimum(best[:, :units].sum(-1), None, "bound", "highest types served at no cost")
+    game_a = game_of(market, theta)
+    value = sellers.social_optimum(game_a)
+    uncoordinated = sellers.welfare(game_a, sellers.equilibrium(game_a).buyers)
+    extra = {"price_of_anarchy": spread(value / uncoordinated, batch)}
+    return SocialOptimum(spread(value, batch), None, "exact", "cheapest units first, one per buyer", extra)
+
+
+def analysis(market: SpectrumBertrand, state: State) -> dict[str, Any]:
+    """Extras: reference profits of the collusion index, the all-pay kink, logit Nash and monopoly prices, the printed equilibrium."""
+    theta, p = theta_rows(market, state), market.params
+    nash, joint = reference_profits(market, theta)
+    out: dict[str, Any] = {"nash_profit": np.asarray(nash), "joint_profit": np.asarray(joint)}
+    if p.matching == "logit":
+        game = logit_game(theta)
+        out |= {"nash_price": logit.nash(game), "monopoly_price": logit.monopoly(game)}
+    if p.matching == "channel" and p.payment == "all_pay" and p.n_sellers == 2 and p.values == "common":
+        out["kink_range"] = sellers.kink_range(game_of(market, theta))
+    if p.fidelity == "paper" and p.n_sellers == 2:
+        out["printed_equilibrium"] = literal.equilibrium_payoffs(
+            float(theta.worth[0, 0]), p.n_buyers, int(theta.channels[0, 0])
+        )
+    return out
