@@ -443,7 +443,7 @@ def optimum(market: SpectrumBertrand, state: State) -> SocialOptimum:
         pricing = market.by_stage({"pricing": spread(price[:, :, None], batch)})
         return SocialOptimum(spread(value, batch), pricing, "exact", "joint monopoly (only sellers are agents here)")
     if p.matching == "clearing":
-        nash, joint = reference_profits(market, theta)
+        joint = reference_profits(market, theta)[1]
         return SocialOptimum(
             spread(np.asarray(joint)[:, 0], batch), None, "exact", "all surplus to the sellers (the only agents)"
         )
