@@ -41,6 +41,9 @@ def write_market(name: str, folder: str | os.PathLike[str] = ".") -> Path:
     text = _MARKET.replace("@NAME@", name).replace("@MODULE@", module)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MarketEnvsError(f"cannot write {path}: {error.strerror or error}") from None
+    try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
