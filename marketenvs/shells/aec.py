@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from gymnasium import spaces
 from pettingzoo import AECEnv
 
 from ..errors import InvalidAction, ResetNeeded
 from ..market import Market
-from .game import Scale, as_market, check_actions
-from .parallel import RENDER_MODES, check_render_mode, copy_env, render
-from .table import Spaces, Table
+from .actions import check_actions
+from .base import NamedAgents
+from .game import Scale
 
 
-class MarketAECEnv(AECEnv):
+class MarketAECEnv(NamedAgents, AECEnv):
     """One market in which the acting agents of a stage move one after another.
 
     None of them sees what the others of its stage have chosen. Agents that do not decide in a stage are left out of
@@ -40,50 +38,10 @@ class MarketAECEnv(AECEnv):
         reward_scale: Scale | None = None,
         **params: Any,
     ):
-        super().__init__()
-        self.market = as_market(market, params)
-        self.render_mode = check_render_mode(render_mode)
-        self.table = Table(self.market, reward_scale)
-        self.metadata = {
-            "name": (self.market.id or type(self.market).__name__).replace("-", "_"),
-            "render_modes": list(RENDER_MODES),
-            "render_fps": 4,
-            "is_parallelizable": True,
-        }
-        self.possible_agents = list(self.market.agents)
-        self.agents: list[str] = []
-        self._spaces = Spaces(self.market)
+        super().__init__(market, render_mode=render_mode, reward_scale=reward_scale, **params)
         self.agent_selection = self.possible_agents[0]
         self._queue: list[str] = []
         self._actions: dict[str, Any] = {}
-        self._screen: Any = None
-
-    def __deepcopy__(self, memo: dict) -> MarketAECEnv:
-        """An environment with the same future; the market itself is shared (it holds rules and parameters only)."""
-        return copy_env(self, memo)
-
-    def observation_space(self, agent: str) -> spaces.Space:
-        """Observation space of an agent, always the same object."""
-        return self._spaces.of("observation", agent)
-
-    def action_space(self, agent: str) -> spaces.Space:
-        """Action space of an agent, always the same object."""
-        return self._spaces.of("action", agent)
-
-    @property
-    def observation_spaces(self) -> dict[str, spaces.Space]:  # type: ignore[override]
-        """Observation spaces of all agents."""
-        return {a: self.observation_space(a) for a in self.possible_agents}
-
-    @property
-    def action_spaces(self) -> dict[str, spaces.Space]:  # type: ignore[override]
-        """Action spaces of all agents."""
-        return {a: self.action_space(a) for a in self.possible_agents}
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Metrics of the round settled last."""
-        return {k: v[0] for k, v in self.table.game.metrics.items()}
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Begin an episode; ``seed`` and ``options`` as in :meth:`MarketParallelEnv.reset`."""
@@ -167,25 +125,3 @@ class MarketAECEnv(AECEnv):
 
     def _refresh(self) -> None:
         self.infos = {a: self.table.info(a) for a in self.agents}
-
-    def state(self) -> np.ndarray:
-        """All agents' last observations in a row, float32: a global view for centralised critics."""
-        if self.table.game.begun is None:
-            raise ResetNeeded("call reset() first")
-        return self.table.state()
-
-    @property
-    def screen(self) -> Any:
-        """What draws this environment; made on first use."""
-        if self._screen is None:
-            from ..render import Screen
-
-            self._screen = Screen(self.market)
-        return self._screen
-
-    def render(self) -> Any:
-        """The current picture: an (H, W, 3) uint8 array, a text, or None without a render mode."""
-        return render(self, self.table.game)
-
-    def close(self) -> None:
-        """Nothing is held open."""

@@ -15,8 +15,8 @@ from gymnasium import spaces
 from ..errors import ResetNeeded
 from ..market import Market
 from ..registry import NAMESPACE, MarketSpec, list_markets, register, spec
+from .base import RENDER_MODES, Shell, check_render_mode
 from .game import Scale, as_market
-from .parallel import RENDER_MODES, check_render_mode, copy_env, render
 from .table import Spaces, Table
 
 try:
@@ -26,7 +26,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("marketenvs.rllib needs Ray: pip install 'marketenvs[rllib]'") from error
 
 
-class MarketMultiAgentEnv(MultiAgentEnv):
+class MarketMultiAgentEnv(Shell, MultiAgentEnv):
     """One market, turn by turn.
 
     A step returns observations of the agents that act next, and of them alone; stages in which nobody acts are played
@@ -69,11 +69,6 @@ class MarketMultiAgentEnv(MultiAgentEnv):
         self.action_spaces = {a: made.of("action", a) for a in agents}
         self._acted: set[str] = set()
         self._over = True
-        self._screen: Any = None
-
-    def __deepcopy__(self, memo: dict) -> MarketMultiAgentEnv:
-        """An environment with the same future; the market itself is shared (it holds rules and parameters only)."""
-        return copy_env(self, memo)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -140,18 +135,9 @@ class MarketMultiAgentEnv(MultiAgentEnv):
             infos[agent] = self.table.info(agent)
         return seen, infos
 
-    @property
-    def screen(self) -> Any:
-        """What draws this environment; made on first use."""
-        if self._screen is None:
-            from ..render import Screen
-
-            self._screen = Screen(self.market)
-        return self._screen
-
     def render(self) -> Any:
         """The current picture: an (H, W, 3) uint8 array, a text, or None without a render mode."""
-        return render(self, self.table.game)
+        return self._draw(self.table.game)
 
     def close(self) -> None:
         """Nothing is held open."""

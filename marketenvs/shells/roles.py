@@ -12,7 +12,8 @@ from ..arrays import to_numpy
 from ..errors import InvalidAction, InvalidParameter, ResetNeeded
 from ..market import Market, Stage
 from ..policy import decide
-from .game import Game, Scale, blank, check_role
+from .actions import blank
+from .game import Game, Scale, check_role
 from .opponents import check_opponents, policy_of
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..errors import InvalidAction, InvalidParameter, NotOffered, ResetNeeded
 from ..market import Market
+from .base import Shell, check_render_mode
 from .game import Scale, as_market
-from .parallel import check_render_mode, copy_env
 from .roles import RoleGame
 from .single import action_masks
 
@@ -28,7 +28,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("marketenvs.sb3 needs stable-baselines3: pip install 'marketenvs[sb3]'") from error
 
 
-class MarketVecEnv(VecEnv):
+class MarketVecEnv(Shell, VecEnv):
     """``batch`` markets times the agents of one role on SB3's environment axis; other roles are played by policies.
 
     Environment ``b * n + i`` is agent i of market b, so one network is shared by all agents of the role. All of them
@@ -82,7 +82,6 @@ class MarketVecEnv(VecEnv):
         self.agents = len(self.game.index)
         self._first_seed: int | None = seed
         self._actions: np.ndarray | None = None
-        self._screen: Any = None
         self._paid = np.zeros(self.game.game.batch * self.agents)
         self._steps = 0
         self._begun = time.time()
@@ -91,10 +90,6 @@ class MarketVecEnv(VecEnv):
             copy.deepcopy(only.observation_space),
             copy.deepcopy(only.codec.action_space),
         )
-
-    def __deepcopy__(self, memo: dict) -> MarketVecEnv:
-        """An environment with the same future; the market itself is shared (it holds rules and parameters only)."""
-        return copy_env(self, memo)
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -175,15 +170,6 @@ class MarketVecEnv(VecEnv):
         """
         masks = action_masks(self.game)
         return masks.reshape(self.num_envs, masks.shape[-1])
-
-    @property
-    def screen(self) -> Any:
-        """What draws this environment; made on first use."""
-        if self._screen is None:
-            from ..render import Screen
-
-            self._screen = Screen(self.market)
-        return self._screen
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Pictures of the first four markets."""

@@ -11,8 +11,9 @@ from gymnasium import spaces
 
 from ..errors import NotOffered, ResetNeeded
 from ..market import Market
-from .game import Scale, actions_of, as_market, split_mask
-from .parallel import RENDER_MODES, check_render_mode, copy_env, render
+from .actions import actions_of, split_mask
+from .base import RENDER_MODES, Shell, check_render_mode
+from .game import Scale, as_market
 from .roles import RoleGame, one_action
 from .table import in_a_row
 
@@ -24,7 +25,7 @@ def view_spaces(game: RoleGame) -> tuple[spaces.Space, spaces.Space]:
     return seen, acts[game.own[0].name] if len(acts) == 1 else spaces.Dict(acts)
 
 
-class MarketSingleAgentEnv(gymnasium.Env):
+class MarketSingleAgentEnv(Shell, gymnasium.Env):
     """One agent learns, everybody else is played by policies, and one step is one round.
 
     The observation is the agent's own at its stage; opponents of later stages see what it did. Rewards are the agent's
@@ -74,11 +75,6 @@ class MarketSingleAgentEnv(gymnasium.Env):
         )
         self.observation_space, self.action_space = view_spaces(self.game)
         self._over = True
-        self._screen: Any = None
-
-    def __deepcopy__(self, memo: dict) -> MarketSingleAgentEnv:
-        """An environment with the same future; the market itself is shared (it holds rules and parameters only)."""
-        return copy_env(self, memo)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -126,18 +122,9 @@ class MarketSingleAgentEnv(gymnasium.Env):
         """Legal actions at the next move, bool (A,), for MaskablePPO; all True where nothing is masked."""
         return action_masks(self.game)[0, 0]
 
-    @property
-    def screen(self) -> Any:
-        """What draws this environment; made on first use."""
-        if self._screen is None:
-            from ..render import Screen
-
-            self._screen = Screen(self.market)
-        return self._screen
-
     def render(self) -> Any:
         """The current picture: an (H, W, 3) uint8 array, a text, or None without a render mode."""
-        return render(self, self.game.game)
+        return self._draw(self.game.game)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -19,7 +19,8 @@ from gymnasium import spaces
 
 from ..errors import InvalidAction, UnknownName, nearest
 from ..market import Market, Stage
-from .game import Game, Scale, blank, is_masked, legal, mask_space, split_mask
+from .actions import blank, is_masked, legal, mask_space, split_mask
+from .game import Game, Scale
 
 
 def in_a_row(boxes: Sequence[spaces.Box]) -> spaces.Box:

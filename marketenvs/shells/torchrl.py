@@ -14,7 +14,9 @@ from gymnasium import spaces
 from ..errors import InvalidAction, InvalidParameter, NotOffered, ResetNeeded
 from ..market import Market, Stage, State
 from ..params import batch_of
-from .game import Episodes, Scale, actions_of, blank, check_scale, is_masked
+from .actions import actions_of, blank, is_masked
+from .episodes import Episodes
+from .game import Scale, check_scale
 
 try:
     import torch

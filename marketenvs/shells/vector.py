@@ -11,13 +11,13 @@ from gymnasium.vector.utils import batch_space
 
 from ..errors import InvalidAction, InvalidParameter, ResetNeeded
 from ..market import Market
+from .base import RENDER_MODES, Shell, check_render_mode
 from .game import Scale, as_market
-from .parallel import RENDER_MODES, check_render_mode, copy_env
 from .roles import RoleGame, one_action
 from .single import action_masks, view_spaces
 
 
-class MarketVectorEnv(VectorEnv):
+class MarketVectorEnv(Shell, VectorEnv):
     """The view of :class:`MarketSingleAgentEnv`, of ``num_envs`` markets at once.
 
     Environment i of a reset with seed s plays what a single environment plays after ``reset(seed=s + i)``, episode
@@ -77,11 +77,6 @@ class MarketVectorEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._ready = self._over = False
-        self._screen: Any = None
-
-    def __deepcopy__(self, memo: dict) -> MarketVectorEnv:
-        """An environment with the same future; the market itself is shared (it holds rules and parameters only)."""
-        return copy_env(self, memo)
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -162,23 +157,13 @@ class MarketVectorEnv(VectorEnv):
         """Legal actions at the next move, bool (B, A); all True where nothing is masked."""
         return action_masks(self.game)[:, 0]
 
-    @property
-    def screen(self) -> Any:
-        """What draws this environment; made on first use."""
-        if self._screen is None:
-            from ..render import Screen
-
-            self._screen = Screen(self.market)
-        return self._screen
-
     def render(self) -> tuple[Any, ...] | None:
         """Pictures (or texts) of the first eight markets; None without a render mode."""
         if self.render_mode is None:
             return None
         if not self._ready:
             raise ResetNeeded("call reset() before render()")
-        draw = self.screen.frame if self.render_mode == "rgb_array" else self.screen.text
-        return tuple(draw(self.game.game, i) for i in range(min(8, self.num_envs)))
+        return tuple(self._draw(self.game.game, i) for i in range(min(8, self.num_envs)))
 
     def close_extras(self, **kwargs: Any) -> None:
         """Nothing is held open."""
