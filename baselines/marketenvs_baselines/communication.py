@@ -1,6 +1,7 @@
 """Bytes that every federated slicing scheme sends per slot, both directions together, at 4 bytes per number.
 
-The paper's "communication-efficient" is counted here instead of asserted: federated averaging sends whole networks, raw data are a few
+The paper's "communication-efficient" is counted here instead of asserted: federated averaging sends whole networks, raw
+data are a few
 numbers per slot.
 """
 

@@ -1,8 +1,10 @@
 """Forecasters of a slice's traffic behind one interface, and an honest protocol to compare them.
 
-Data are offered loads (T, M, N): slots, slices, devices. A forecaster of slice m is fitted on the first slots, may stop early on the next
+Data are offered loads (T, M, N): slots, slices, devices. A forecaster of slice m is fitted on the first slots, may stop
+early on the next
 (validation)
-and is judged one step ahead on the last (test), which nothing has seen. Classical models are here (NumPy, statsmodels); the LSTM and the
+and is judged one step ahead on the last (test), which nothing has seen. Classical models are here (NumPy, statsmodels);
+the LSTM and the
 graph networks
 of the digital twin are in `twin`.
 
@@ -12,7 +14,8 @@ Train one on your own file (see `marketenvs.markets.federated_slicing.traces` fo
 
 and use it:
 
-    model = load_forecaster("my_twin"); model.forecast(loads, first=2400)  # (T - 2400,) Mbit/s, each from the slots before it
+    model = load_forecaster("my_twin"); model.forecast(loads, first=2400)  # (T - 2400,) Mbit/s, each from the slots
+    before it
 """
 
 from __future__ import annotations

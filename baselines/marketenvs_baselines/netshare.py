@@ -1,9 +1,12 @@
 """NVS / NetShare: the reservation scheduler that federated slicing is compared with, and the hand-written requests of its market.
 
-A slice reserves a share t_m of the resource blocks or a rate r_m. Block by block, among the slices with a backlog, the scheduler serves the
+A slice reserves a share t_m of the resource blocks or a rate r_m. Block by block, among the slices with a backlog, the
+scheduler serves the
 one with the
-largest weight (NVS, Kokku et al. 2012; with one base station NetShare, Mahindra et al. 2013, reduces to it). Its fluid limit is
-w_m = min(cap_m, l t_m), sum = W: max-min fairness weighted by the reservations. It reacts within a slot, so it needs no forecast.
+largest weight (NVS, Kokku et al. 2012; with one base station NetShare, Mahindra et al. 2013, reduces to it). Its fluid
+limit is
+w_m = min(cap_m, l t_m), sum = W: max-min fairness weighted by the reservations. It reacts within a slot, so it needs no
+forecast.
 """
 
 from __future__ import annotations
@@ -155,7 +158,8 @@ class NetShare(_Requests):
     """The work-conserving scheduler's fluid limit: it serves slices as their packets come, so it knows the slot's need (oracle access).
 
     Args:
-        cap: what a slice may take: its "need" (then satisfaction is a half) or its "peak" (with equal shares: the Nash allocation).
+        cap: what a slice may take: its "need" (then satisfaction is a half) or its "peak" (with equal shares: the Nash
+            allocation).
         reservation: (M,) shares; equal if None.
     """
 

@@ -1,11 +1,15 @@
 """The digital twin's neural forecasters: a graph-attention network over the devices of a slice, and an LSTM on its total (PyTorch).
 
-Graph attention (paper, section III, repaired): node = device, input = its last 8 loads divided by the training mean; a linear layer to 16
+Graph attention (paper, section III, repaired): node = device, input = its last 8 loads divided by the training mean; a
+linear layer to 16
 with ELU; the learned
-graph A = ReLU(tanh(M1 M2^T - M2 M1^T)) of two embeddings per node (MTGNN; equation 9 prints M1 = M2, which makes A zero) plus self-loops;
-attention alpha_vu = A_vu exp(LeakyReLU(q_d.W h_v + q_s.W h_u)) / sum over u' of the same; [h, attended, E1, E2] -> 32 -> 1, added to the
+graph A = ReLU(tanh(M1 M2^T - M2 M1^T)) of two embeddings per node (MTGNN; equation 9 prints M1 = M2, which makes A
+zero) plus self-loops;
+attention alpha_vu = A_vu exp(LeakyReLU(q_d.W h_v + q_s.W h_u)) / sum over u' of the same; [h, attended, E1, E2] -> 32
+-> 1, added to the
 node's last
-load (a softmax head, equation 12, cannot forecast). ``gat_identity`` keeps only the self-loops: exactly what equation 9 as printed gives.
+load (a softmax head, equation 12, cannot forecast). ``gat_identity`` keeps only the self-loops: exactly what equation 9
+as printed gives.
 """
 
 from __future__ import annotations

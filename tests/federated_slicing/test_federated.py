@@ -1,0 +1,159 @@
+"""Federated learners: averaging really averages, schemes share what they say, seeds do not meet, policies survive saving."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from marketenvs_baselines import netshare
+from marketenvs_baselines.federated import FederatedLearner, Settings, SlicePolicy, Twin, train_many
+from marketenvs_baselines.registry import ALGORITHMS
+from marketenvs_baselines.run import play
+from marketenvs_baselines.store import load_policy, save_policy
+
+from marketenvs.errors import InvalidParameter
+from marketenvs.registry import make
+from marketenvs.scoring import play_round
+
+ID = "FederatedSlicing-v0"
+
+
+class Task:
+    """The least a trainer needs."""
+
+    name, scale, budget = "test", {"slice": 1.0}, 100
+
+    def __init__(self, **options):
+        self.options = options
+
+    def make_market(self, **more):
+        return make(ID, **self.options, **more)
+
+
+def learner_after(rounds, seeds=(0, 1), **settings):
+    options = {"n_devices": 5} if "market" not in settings else settings.pop("market")
+    learner = FederatedLearner(Settings(batch=16, hidden=(16,), **settings))
+    record = play(make(ID, **options), {"slice": learner}, rounds, list(seeds))
+    return learner, record
+
+
+def test_averaging_makes_the_slices_of_a_seed_equal_and_keeps_seeds_apart():
+    learner, _ = learner_after(40, scheme="federated", period=20)
+    for layers in (learner.actor, learner.critic):
+        for weight, _ in layers:
+            grouped = weight.detach().numpy().reshape(2, 6, *weight.shape[1:])
+            np.testing.assert_allclose(grouped, grouped[:, :1].repeat(6, axis=1), rtol=1e-6)
+    assert not np.allclose(learner.actor[0][0][0].detach(), learner.actor[0][0][6].detach())
+    # Targets stay local.
+    assert not np.allclose(learner.actor_target[0][0][0], learner.actor_target[0][0][1])
+
+
+def test_average_is_the_mean():
+    learner, _ = learner_after(25, scheme="federated", period=1000)
+    before = learner.actor[0][0].detach().numpy().reshape(2, 6, 12, 16).copy()
+    assert not np.allclose(before[:, 0], before[:, 1])
+    learner.average()
+    after = learner.actor[0][0].detach().numpy().reshape(2, 6, 12, 16)
+    np.testing.assert_allclose(after[:, 0], before.mean(axis=1), rtol=1e-4, atol=1e-7)
+
+
+def test_independent_slices_drift_apart():
+    learner, _ = learner_after(40, scheme="independent")
+    assert not np.allclose(learner.actor[0][0][0].detach(), learner.actor[0][0][1].detach())
+
+
+@pytest.mark.parametrize("scheme", ["federated", "independent", "central", "dqn"])
+def test_runs_do_not_depend_on_other_seeds(scheme):
+    options = {"n_slices": 3, "demand": "lognormal_ar1"}
+    policies = []
+    for seeds in ((3, 4), (4,)):
+        _, record = learner_after(30, seeds, scheme=scheme, market=options)
+        policies.append(record.policies[-1]["slice"])
+    for (a, b), (c, d) in zip(policies[0].layers, policies[1].layers, strict=True):
+        np.testing.assert_allclose(a, c, atol=1e-5)
+        np.testing.assert_allclose(b, d, atol=1e-5)
+
+
+def test_twin_learns_a_linear_law_and_forgets_only_values():
+    rng = np.random.default_rng(0)
+    twin = Twin(1, 2)
+    clock = np.zeros((1, 2, 2))
+    x, errors = np.zeros(2), []
+    for _ in range(1500):
+        step = 0.3 * rng.standard_normal(2)
+        x = 0.5 * x + step
+        shown = twin.forecast(clock)
+        if shown is not None:
+            errors.append(np.log(shown[0]) - x)
+        twin.observe(np.exp(x)[None], clock)
+    assert np.std(errors[700:]) == pytest.approx(0.3, abs=0.02)
+    weights = twin.weights.copy()
+    twin.new_episode()
+    assert twin.forecast(clock) is None
+    np.testing.assert_array_equal(weights, twin.weights)
+
+
+@pytest.mark.parametrize("name", ["dt_mafl", "federated_ddpg", "independent_ddpg", "central_ddpg", "madqn"])
+def test_algorithms_train_save_and_load(name, tmp_path):
+    task = Task(n_devices=5)
+    policy = ALGORITHMS[name].run(task, [0], 12)[0]
+    market = task.make_market()
+    save_policy(tmp_path / name, policy, market)
+    again = load_policy(tmp_path / name, market, trust=True)
+    decisions = []
+    for p in (policy["slice"], again["slice"]):
+        p.start(market, "slice", 2, 0)
+        state = market.reset(5, batch=2)
+        for _ in range(3):
+            state, outcome = play_round(market, state, {"slice": p})
+        decisions.append(outcome.metrics["requests"])
+    np.testing.assert_array_equal(*decisions)
+
+
+def test_madqn_plays_grids_and_ddpg_says_why_not():
+    task = Task(action_levels=11, n_devices=5)
+    market = task.make_market()
+    assert "continuous" in ALGORITHMS["federated_ddpg"].why_not(market)
+    policy = train_many(task, [0], 30, scheme="dqn", batch=8, hidden=(8,))[0]["slice"]
+    policy.start(market, "slice", 1, 0)
+    _, outcome = play_round(market, market.reset(0), {"slice": policy})
+    grid = 0.1 * 500 ** (np.arange(11) / 10)
+    assert np.min(np.abs(outcome.metrics["requests"][0][:, None] - grid), axis=1).max() < 1e-9
+    with pytest.raises(InvalidParameter, match="scheme"):
+        Settings(scheme="centralised")
+    with pytest.raises(InvalidParameter, match="nothing to forecast"):
+        FederatedLearner(Settings(twin=True)).start(make(ID, demand_timing="revealed"), "slice", 1, [0])
+    with pytest.raises(InvalidParameter, match="3 slices"):
+        layers = [(np.zeros((3, 12, 1)), np.zeros((3, 1, 1)))]
+        SlicePolicy(layers, "actor").start(make(ID), "slice", 1, 0)
+
+
+def test_hand_written_requests():
+    market = make(ID, forecast="oracle", demand_timing="revealed")
+    state = market.reset(0, batch=40)
+    welfare = {}
+    exact = market.equilibrium(state).values["slice"].sum(axis=1)
+    for name, policy in (
+        ("netshare", netshare.NetShare()),
+        ("need", netshare.NetShare("need")),
+        ("static", netshare.Static()),
+        ("max", netshare.AllMax()),
+        ("truthful", netshare.Truthful()),
+        ("forecast", netshare.OnForecast()),
+    ):
+        policy.start(market, "slice", 40, 0)
+        decisions = policy.act_at(market.stages[0], market.observe(state, "request"), None, state)
+        outcome = market.outcome(state, {"slice": decisions})
+        welfare[name] = outcome.metrics["welfare"]
+        if name == "need":
+            served = outcome.metrics["ratio"] >= 1 - 1e-12
+            np.testing.assert_allclose(
+                outcome.metrics["utility"][served & (outcome.metrics["ratio"] < 1.0001)], 0.5, atol=1e-3
+            )
+    # Caps at the peaks and equal shares are the Nash allocation.
+    np.testing.assert_allclose(welfare["netshare"], exact, rtol=1e-9)
+    assert np.all(welfare["netshare"].mean() >= np.array([welfare[k].mean() for k in ("static", "max", "need")]))
+    low = state.nature.need.sum(axis=1) * 1.3 < 50
+    np.testing.assert_allclose(welfare["truthful"][low], exact[low], rtol=1e-9)
