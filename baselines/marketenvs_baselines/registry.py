@@ -292,6 +292,8 @@ def resolve(name: str) -> Algorithm:
         InvalidParameter: What is there is not a learner.
     """
     if ":" in name:
+        if name.replace(":", "_") in ALGORITHMS:  # "sb3:ppo" is "sb3_ppo"
+            return ALGORITHMS[name.replace(":", "_")]
         return as_algorithm(name, load_object(name))
     return ALGORITHMS[name]
 

@@ -37,7 +37,7 @@ KINDS = {
     "damped_best_response": "marketenvs_baselines.fictitious_play:DampedBestResponse",
     "table": "marketenvs_baselines.tabular:TablePolicy",
     "stage_constant": "marketenvs_baselines.best_constant:StageConstant",
-    "sb3": "marketenvs_baselines.sb3_policy:NetworkPolicy",
+    "network": "marketenvs_baselines.network:NetworkPolicy",
 }
 """Name of a policy class in ``policy.json`` -> where it is. Any other class loads only with ``trust=True``."""
 

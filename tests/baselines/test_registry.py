@@ -63,6 +63,7 @@ def test_our_algorithms_are_found():
         assert callable(algorithm.train)
         assert algorithm.access in ("observation", "model", "oracle")
     assert ALGORITHMS["pb-marl"] is ALGORITHMS["pb_marl"]
+    assert resolve("sb3:ppo") is ALGORITHMS["sb3_ppo"]
     with pytest.raises(UnknownName, match="did you mean 'pb_marl'"):
         ALGORITHMS["pb_mral"]
 
