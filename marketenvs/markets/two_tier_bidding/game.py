@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ...market import State
     from .rules import TwoTierBidding
 
-_ROWS = 200_000  # profiles x markets evaluated at once
+_ROWS = 50_000  # profiles x markets evaluated at once
+_MANY = 64  # profiles from which markets are evaluated one by one
 
 
 class Tiers(NamedTuple):
@@ -87,18 +88,37 @@ class Game:
     # -- slicers ----------------------------------------------------------------------------------------------------
 
     def split_objective(self, split: np.ndarray) -> np.ndarray:
-        """What operator m's slicer maximises, up to a constant, at splits (A, 3) of A candidates: (B|1, M, A)."""
+        """What operator m's slicer maximises, up to a constant.
+
+        Args:
+            split: Candidates (A, 3), the same for everybody, or one split each, (B, M, 3).
+
+        Returns:
+            (B|1, M, A), or (B, M).
+        """
+        if split.ndim == 2:
+            return self._objective(lambda table, s: table[:, :, s, split[:, s]], split.sum(1))
+        rows = split.shape[:2]
+
+        def pick(table: np.ndarray, s: int) -> np.ndarray:
+            wide = np.broadcast_to(table[:, :, s], (*rows, table.shape[-1]))
+            return np.take_along_axis(wide, split[:, :, s, None], -1)
+
+        return self._objective(pick, split.sum(-1)[..., None])[..., 0]
+
+    def _objective(self, pick: Callable[[np.ndarray, int], np.ndarray], n: np.ndarray) -> np.ndarray:
+        """`split_objective` at splits of n blocks, whose entries of a table ``pick`` looks up by service."""
         p, t, net = self.params, self.theta, self.network
-        ssr, rate, radial = (
-            [table[:, :, s, split[:, s]] for s in range(3)] for table in (net.ssr, net.rate, net.radial)
-        )
-        n = split.sum(1)
+        ssr, rate = ([pick(table, s) for s in range(3)] for table in (net.ssr, net.rate))
         c = t.bandwidth[:, :, None] * n / p.blocks
         safe = np.where(c > 0, c, 1.0)
         total = rate[0] + rate[1] + rate[2]
         se = np.where(c > 0, total / safe, 0.0)
+        if p.reward == "paper" and p.ssr_noise == "none":
+            return literal.lower_reward(np, ssr[0], ssr[1], ssr[2], se)
         if p.reward == "paper":
-            return self._shaped(split, ssr, se)
+            volte, embb, urllc, short = (pick(g, s) for g, s in zip(self._gates(), (0, 1, 2, 2), strict=True))
+            return literal.expected_lower_reward(np, volte, embb, urllc, short, se)
         weight = radio.split_gain(p, np, t)
         f = t.rho[:, :, None] * se + sum(weight[:, :, s, None] * ssr[s] for s in range(3))
         alone = p.control == "merged" and p.reward == "profit"
@@ -106,20 +126,11 @@ class Game:
             w, share = t.value_weight[:, :, None], c / t.bandwidth[:, :, None]
             profit = w * total
             if p.payment == "eq4":
-                profit = profit - w * (radial[0] + radial[1] + radial[2]) * (1.0 - share)
+                profit = profit - w * sum(pick(net.radial, s) for s in range(3)) * (1.0 - share)
             elif p.payment == "eq4_literal":
                 profit = profit * (1.0 - t.penalty_constant[:, :, None] * share * (1.0 - share))
             return profit if alone else f + settlement.omega(self.market, t)[:, :, None] * profit
         return f
-
-    def _shaped(self, split: np.ndarray, ssr: list[np.ndarray], se: np.ndarray) -> np.ndarray:
-        """Expected shaped reward of splits (A, 3) with ratios and efficiency (B|1, M, A)."""
-        if self.params.ssr_noise == "none":
-            return literal.lower_reward(np, ssr[0], ssr[1], ssr[2], se)
-        gates = self._gates()
-        volte, embb = (gates[s][:, :, s, split[:, s]] for s in (0, 1))
-        urllc, short = (gates[i][:, :, 2, split[:, 2]] for i in (2, 3))
-        return literal.expected_lower_reward(np, volte, embb, urllc, short, se)
 
     def _gates(self) -> tuple[np.ndarray, ...]:
         """`literal.gate_chances` of every slice and number of blocks, each (B|1, M, 3, N+1)."""
@@ -137,10 +148,21 @@ class Game:
         """Best split for every number of blocks, by enumeration; ties to the lexicographically smallest."""
         if self._tiers is not None:
             return self._tiers
+        self._tiers = self._kept("tiers", self._enumerate)
+        return self._tiers
+
+    def _kept(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Many solver calls ask about one and the same state: what is dear to compute is kept with the market."""
+        t, kept = self.theta, self.market.__dict__.setdefault("_kept_by_solvers", {})
+        key = self.network.snr, self.network.rate, t.value_weight, t.rho, t.phi, self.state.history.price, self.batch
+        if name not in kept or not all(a is b for a, b in zip(kept[name][0], key, strict=True)):
+            kept[name] = key, compute()
+        return kept[name][1]
+
+    def _enumerate(self) -> Tiers:
         if self.params.lower == "table":
             blocks = np.asarray(self.network.best, float)
-            self._tiers = Tiers(blocks, np.zeros(blocks.shape[:-1]))
-            return self._tiers
+            return Tiers(blocks, np.zeros(blocks.shape[:-1]))
         size = self.params.blocks + 1
         pairs = SplitCodec(self.params.blocks).table.astype(int)
         chosen, value = [], []
@@ -151,18 +173,18 @@ class Game:
             at = worth.argmax(-1)
             chosen.append(split[at])
             value.append(worth.max(-1))
-        self._tiers = Tiers(np.stack(chosen, 2).astype(float), np.stack(value, 2))
-        return self._tiers
+        return Tiers(np.stack(chosen, 2).astype(float), np.stack(value, 2))
 
-    def split_of(self, blocks: np.ndarray) -> np.ndarray:
-        """Answers (rows, M, 3) to blocks (rows, M); rows are markets, or profiles times markets in that order."""
+    def split_of(self, blocks: np.ndarray, row: int | None = None) -> np.ndarray:
+        """Answers (R, M, 3) to blocks (R, M) of market ``row``, or of profiles times all markets in that order."""
         table = self.tiers().blocks
-        index = np.arange(len(blocks)) % self.batch % table.shape[0]
+        index = np.arange(len(blocks)) % self.batch if row is None else np.full(len(blocks), row)
+        index = index % table.shape[0]
         return table[index[:, None], np.arange(self.operators), np.round(blocks).astype(int)]
 
-    def slicing(self, blocks: np.ndarray) -> np.ndarray:
+    def slicing(self, blocks: np.ndarray, row: int | None = None) -> np.ndarray:
         """Answers as decisions of the stage: pairs, or blocks over N for the simplex action."""
-        split = self.split_of(blocks)
+        split = self.split_of(blocks, row)
         return split[..., :2] if self.params.split == "discrete" else split / self.params.blocks
 
     # -- bidders ----------------------------------------------------------------------------------------------------
@@ -170,21 +192,46 @@ class Game:
     def payoffs(self, bids: np.ndarray, prefix: Mapping[str, np.ndarray]) -> np.ndarray:
         """Payoffs of the bidding role at bids (P, B, n, k) with slicers re-answering: (P, B, n)."""
         count = bids.shape[0]
-        step = max(1, _ROWS // self.batch)
-        parts = [self._payoffs(bids[i : i + step], prefix) for i in range(0, count, step)]
-        return np.concatenate(parts)
+        if count < _MANY or self.batch == 1:
+            step = max(1, _ROWS // self.batch)
+            parts = [self._evaluate(bids[i : i + step], prefix, None) for i in range(0, count, step)]
+            return np.concatenate(parts)
+        # Many profiles: market by market, so that its tables are looked up in place instead of copied to every row.
+        columns = []
+        for row in range(self.batch):
+            own = {k: v[row : row + 1] for k, v in prefix.items()}
+            chunks = [bids[i : i + _ROWS, row : row + 1] for i in range(0, count, _ROWS)]
+            columns.append(np.concatenate([self._evaluate(b, own, row) for b in chunks]))
+        return np.concatenate(columns, axis=1)
 
-    def _payoffs(self, bids: np.ndarray, prefix: Mapping[str, np.ndarray]) -> np.ndarray:
-        count, rows = bids.shape[0], bids.shape[0] * self.batch
-        state = self.market.take(self.state, np.tile(np.arange(self.batch), count))
-        if self.batch == 1:  # leaves shared by all rows stay shared
-            state = state._replace(theta=self.state.theta)
-        flat = {"bidding": bids.reshape(rows, *bids.shape[2:])}
+    def _evaluate(self, bids: np.ndarray, prefix: Mapping[str, np.ndarray], row: int | None) -> np.ndarray:
+        """`payoffs` of all markets (``row`` None) or of one."""
+        count, batch = bids.shape[:2]
+        state = self.state if row is None else self.market.take(self.state, [row])
+        if batch == 1:
+            history, nature = state.history, state.nature
+            light = state._replace(history=history._replace(network=()), nature={})
+            tiled = self.market.take(light, np.zeros(count, int))
+            state = tiled._replace(history=tiled.history._replace(network=history.network), nature=nature)
+        else:
+            state = self.market.take(state, np.tile(np.arange(batch), count))
+        flat = {"bidding": bids.reshape(count * batch, *bids.shape[2:])}
         flat |= {k: np.tile(v, (count, 1, 1)) for k, v in prefix.items()}
         if self.params.slicers:
             _, blocks = self.market.allocate(state, self.market.bids(flat))
-            flat["slicing"] = self.slicing(blocks)
-        return self.market.expected(state, flat)[self.bidder].reshape(count, self.batch, -1)
+            flat["slicing"] = self.slicing(blocks, row)
+        return self.market.expected(state, flat)[self.bidder].reshape(count, batch, -1)
+
+    def pool_payoffs(self, prefix: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Payoffs of the bidding role at every profile of the pools, (K^M, B, n); the last operator changes fastest."""
+        return self._enumerate_pool(prefix) if prefix else self._kept("pool", lambda: self._enumerate_pool({}))
+
+    def _enumerate_pool(self, prefix: Mapping[str, np.ndarray]) -> np.ndarray:
+        levels, m = self.pool(), self.operators
+        index = np.indices((levels.shape[-1],) * m).reshape(m, -1)
+        bids = np.stack([levels[:, i, index[i]].T for i in range(m)], -1)  # (P, B, M)
+        shaped = bids[:, :, None, :] if self.params.control == "central" else bids[..., None]
+        return self.payoffs(shaped, prefix)
 
     def pool(self) -> np.ndarray:
         """Bids of every pool, (B, M, K)."""
@@ -202,24 +249,6 @@ def _leaves(tree: Any) -> list[np.ndarray]:
     found: list[np.ndarray] = []
     tree_map(found.append, tree)
     return found
-
-
-def one_market(game: Game, row: int) -> Game:
-    """One market of a game."""
-    if game.batch == 1:
-        return game
-    other = object.__new__(Game)
-    other.__dict__.update(game.__dict__)
-    other._chances = None
-    other.state = game.market.take(game.state, [row])
-    theta = tree_map(lambda a: a[row : row + 1] if a.shape[0] == game.batch else a, game.state.theta)
-    other.state = other.state._replace(theta=theta)
-    other.theta, other.batch, other.full = theta, 1, 1
-    other.network = game.market.network(other.state)
-    if game._tiers is not None:
-        rows = slice(row, row + 1) if game._tiers.blocks.shape[0] > 1 else slice(None)
-        other._tiers = Tiers(game._tiers.blocks[rows], game._tiers.best[rows])
-    return other
 
 
 def block_values(game: Game, split: str = "free") -> np.ndarray:

@@ -139,7 +139,7 @@ from ...arrays import Array, Noise
 from ...codecs import BoxCodec, Codec, GridCodec
 from ...market import Market, Outcome, Stage, State
 from ...params import theta_type
-from ...strategy import BestResponse, Equilibrium, SocialOptimum
+from ...strategy import BestResponse, Equilibrium, SocialOptimum, Strategy
 from . import literal, radio, settlement, solve, views
 from .parameters import BiddingParams, JointPoolCodec, SplitCodec
 
@@ -402,6 +402,9 @@ class TwoTierBidding(Market):
 
     def best_reply(self, state: State, stage: str, decisions: Mapping[str, np.ndarray]) -> BestResponse:
         return solve.best_reply(self, state, stage, decisions)
+
+    def mixed_reply(self, state: State, stage: str, profile: Mapping[str, Strategy]) -> BestResponse:
+        return solve.mixed_reply(self, state, stage, profile)
 
     def optimum(self, state: State) -> SocialOptimum:
         return solve.optimum(self, state)

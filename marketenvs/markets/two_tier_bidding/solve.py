@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from ...solution import gains as certificates
-from ...strategy import BestResponse, Equilibrium, Pure, Reply, SocialOptimum
+from ...solution import mixtures
+from ...strategy import BestResponse, Equilibrium, Pure, Reply, Samples, SocialOptimum, Strategy
 from . import oracle, pools, posting, radio, settlement, slices
-from .game import Game, block_values, one_market
+from .game import Game, block_values
 from .parameters import JointPoolCodec
 
 if TYPE_CHECKING:
@@ -100,31 +101,24 @@ def bidding(game: Game, prefix: Mapping[str, np.ndarray]) -> _Bidding:
 def _pool_equilibrium(game: Game, prefix: Mapping[str, np.ndarray]) -> _Bidding:
     levels, central = game.pool(), game.params.control == "central"
     size, m = levels.shape[-1], game.operators
-    index = np.indices((size,) * m).reshape(m, -1)
-    chosen, epsilon, exists, others = [], [], [], []
+    payoffs = game.pool_payoffs(prefix)
+    at, epsilon, exists, others = [], [], [], []
     for row in range(game.batch):
-        one = one_market(game, row)
-        bids = levels[row][np.arange(m)[:, None], index].T  # (P, M)
-        shaped = bids[:, None, None, :] if central else bids[:, None, :, None]
-        payoff = one.payoffs(shaped, {k: v[row : row + 1] for k, v in prefix.items()})[:, 0]
         if central:
-            best = int(payoff[:, 0].argmax())
-            chosen.append(bids[best])
+            at.append(np.array(np.unravel_index(int(payoffs[:, row, 0].argmax()), (size,) * m)))
             epsilon.append(0.0)
             exists.append(True)
-            others.append(np.empty((0, m)))
             continue
-        found = pools.solve_pool(payoff.reshape((size,) * m + (m,)))
-        chosen.append(levels[row][np.arange(m), found.best])
+        found = pools.solve_pool(payoffs[:, row].reshape((size,) * m + (m,)))
+        at.append(found.best)
         epsilon.append(found.epsilon)
         exists.append(len(found.profiles) > 0)
-        others.append(levels[row][np.arange(m), found.profiles])
-    decisions = np.stack(chosen)
-    decisions = decisions[:, None, :] if central else decisions[..., None]
+        others.append({"bidding": levels[row][np.arange(m), found.profiles]})
+    decisions = np.take_along_axis(levels, np.stack(at)[..., None], -1)
+    decisions = np.swapaxes(decisions, 1, 2) if central else decisions
     method = f"enumeration of all {size}^{m} profiles"
     selection = "best joint bid" if central else "largest total payoff among the pure equilibria (else least NashConv)"
-    alternatives = tuple({"bidding": pure} for pure in others)
-    return _Bidding(decisions, np.array(epsilon), np.array(exists), "exact", method, selection, alternatives)
+    return _Bidding(decisions, np.array(epsilon), np.array(exists), "exact", method, selection, tuple(others))
 
 
 def _searched(game: Game, prefix: Mapping[str, np.ndarray]) -> _Bidding:
@@ -327,13 +321,77 @@ def _best_split(game: Game, decisions: Mapping[str, np.ndarray]) -> BestResponse
     tiers = game.tiers()
     index = (rows % tiers.best.shape[0])[:, None]
     best = tiers.best[index, np.arange(game.operators), n]
-    now = np.empty_like(best)
-    for m in range(game.operators):  # candidates differ by operator: evaluate each one's own played splits
-        worth = game.split_objective(np.round(played[:, m]).astype(int))
-        now[:, m] = worth[rows % worth.shape[0], m, rows]
+    now = game.split_objective(np.round(played).astype(int))
     gain = np.maximum(best - now, 0.0)
     value = np.asarray(market.expected(game.state, dict(decisions))[market.stage("slicing").role])
     return BestResponse(game.slicing(blocks), value + gain, gain, gain, "exact", "every split")
+
+
+def mixed_reply(market: TwoTierBidding, state: State, stage: str, profile: Mapping[str, Strategy]) -> BestResponse:
+    """Best deviation from mixtures: exact for pools of bids and for splits after pure bids, sampled otherwise."""
+    strategies = {name: profile[name] for name in (s.name for s in market.stages)}
+    if stage == "bidding" and market.params.bid_levels is not None and market.params.control != "central":
+        exact = isinstance(strategies["bidding"], (Pure, Samples)) and market.params.posting != "agent"
+        if exact and market.params.bid_levels**market.params.n_operators <= pools.MAX_PROFILES:
+            return _mixed_pool(market, state, strategies["bidding"])
+    elif stage == "slicing" and isinstance(strategies["bidding"], Pure):
+        if isinstance(strategies["slicing"], (Pure, Samples)):
+            return _mixed_split(market, state, strategies)
+    return mixtures.sampled_best_response(market, state, stage, profile)
+
+
+def _support(strategy: Strategy, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Values (S, B, n, k) and weights (S, B, n) of a finite mixture."""
+    if isinstance(strategy, Samples):
+        assert strategy.weights is not None
+        values, weights = strategy.values, strategy.weights
+    else:
+        values = cast(Pure, strategy).decisions[None]
+        weights = np.ones((1, 1, 1))
+    full = (len(values), *shape)
+    return np.broadcast_to(values, full), np.broadcast_to(weights, full[:3])
+
+
+def _mixed_pool(market: TwoTierBidding, state: State, strategy: Strategy) -> BestResponse:
+    game = Game(market, state)
+    levels, m = game.spread(game.pool()), game.operators
+    size = levels.shape[-1]
+    values, weights = _support(strategy, (game.full, m, 1))
+    nearest = np.abs(values - levels[None]).argmin(-1)  # (S, B, M)
+    chance = np.zeros((game.full, m, size))
+    rows, agents = np.arange(game.full)[:, None], np.arange(m)
+    for point, weight in zip(nearest, weights, strict=True):
+        np.add.at(chance, (np.broadcast_to(rows, point.shape), np.broadcast_to(agents, point.shape), point), weight)
+    payoffs = game.pool_payoffs({})
+    own = np.empty((game.full, m, size))
+    for i in range(m):
+        table = payoffs[..., i].reshape((size,) * m + (game.batch,))
+        for j in reversed([j for j in range(m) if j != i]):  # average out the others, the last axis first
+            table = np.moveaxis(table, j, -2)
+            table = (table * chance[:, j].T).sum(-2)
+        own[:, i] = table.T
+    base = (chance * own).sum(-1)
+    best = own.max(-1)
+    reply = np.take_along_axis(levels, own.argmax(-1)[..., None], -1)
+    gain = np.maximum(best - base, 0.0)
+    return BestResponse(reply, base + gain, gain, gain, "exact", "every bid against the rivals' mixture")
+
+
+def _mixed_split(market: TwoTierBidding, state: State, strategies: Mapping[str, Strategy]) -> BestResponse:
+    earlier = {k: v.decisions for k, v in strategies.items() if k != "slicing" and isinstance(v, Pure)}
+    decisions = {k: market.backend.numpy(v) for k, v in market.committed(state, earlier).decisions.items()}
+    game = Game(market, state).unfold()
+    _, blocks = game.market.allocate(game.state, game.market.bids(decisions))
+    stage = market.stage("slicing")
+    values, weights = _support(strategies["slicing"], (game.full, game.operators, stage.codec.width))
+    mean = np.zeros(blocks.shape)
+    for point, weight in zip(values, weights, strict=True):
+        split, _ = settlement.split_blocks(game.market, point, blocks)
+        mean += weight * game.split_objective(np.round(split).astype(int))
+    answer = _best_split(game, {**decisions, "slicing": game.slicing(blocks)})
+    best = game.split_objective(np.round(game.split_of(blocks)).astype(int))
+    gain = np.maximum(best - mean, 0.0)
+    return BestResponse(answer.decisions, answer.values, gain, gain, "exact", "every split against the own mixture")
 
 
 # -- welfare and analysis ---------------------------------------------------------------------------------------------

@@ -1,0 +1,70 @@
+"""Tasks of two-tier bidding, as their author writes them (``marketenvs suite build`` freezes them)."""
+
+from ...arrays import LogUniform, Uniform
+from ...task import Definition, Plan
+
+_ID = "TwoTierBidding-v0"
+# A drawn crowd without radio detail. Eight operators, because simultaneous best responses of four settle within the
+# warm-up (the myopic policy would score 1.0); with eight and SNRs up to 60 dB they do not.
+_KELLY = {
+    "n_operators": 8,
+    "positions": "given",
+    "snr_bandwidth": LogUniform(1e2, 1e6),
+    "spectral_multiplier": 1.0,
+    "value_weight": Uniform(1.0, 3.0),
+    "floor_per_user": 0.01,
+    "cap_per_user": 4.0,
+}
+# A geometric pool: with a linear one of ten, fewer than half of the drawn markets have a pure equilibrium.
+_BLOCKS = {"value_weight": LogUniform(0.25, 4.0), "positions": "random", "bid_scale": "log"}
+_TEAM = {
+    "lower": "table",
+    "reward": "team",
+    "payment": "eq4",
+    "omega": 5.0,
+    "bid_levels": 5,
+    "value_weight": LogUniform(0.1, 10.0),
+    "positions": "random",
+}
+
+TASKS = (
+    Definition(
+        "kelly-fixed",
+        _ID,
+        "bidding",
+        title="one known Kelly market",
+        tests="tripwire: a constant solves it; a learner below 0.9 here is broken",
+        rounds=50_000,
+        tripwire=True,
+        plan=Plan(markets=20),
+    ),
+    Definition(
+        "twotier-kelly",
+        _ID,
+        "bidding",
+        _KELLY,
+        title="Kelly bids of drawn operators",
+        tests="continuous bids for shares against rivals whose values are hidden",
+        rounds=100_000,
+    ),
+    Definition(
+        "twotier-rb",
+        _ID,
+        "two_tier",
+        _BLOCKS,
+        title="bidders and slicers on 50 blocks",
+        tests="hierarchy, discrete actions with masks, several equilibria",
+        rounds=300_000,
+    ),
+    Definition(
+        "twotier-team",
+        _ID,
+        "two_tier",
+        _TEAM,
+        title="shared objective on blocks",
+        tests="cooperation: four bidders share F with profit in Gb/s",
+        track="team",
+        rounds=100_000,
+    ),
+)
+QUICK = ("kelly-fixed", "twotier-kelly", "twotier-rb", "twotier-team")
