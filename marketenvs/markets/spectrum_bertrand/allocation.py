@@ -15,7 +15,7 @@ def _lookup(xp: Any, values: Array, order: Array) -> Array:
 
 
 def _inverse(xp: Any, order: Array) -> Array:
-    return xp.argsort(order, axis=1, stable=True)
+    return xp.argsort(order, axis=1, stable=False)  # all different, so stability is moot and the faster sort will do
 
 
 def winners(xp: Any, urn: Array, bid: Array, tie: Array, capacity: Array | None) -> Array:
@@ -28,7 +28,7 @@ def winners(xp: Any, urn: Array, bid: Array, tie: Array, capacity: Array | None)
         tie: (B, M) distinct uniforms.
         capacity: (B, M) units of the urn each bid is on; None for 1.
     """
-    order = xp.argsort(-tie, axis=1, stable=True)
+    order = xp.argsort(-tie, axis=1, stable=False)
     order = _lookup(xp, order, xp.argsort(_lookup(xp, -bid, order), axis=1, stable=True))
     order = _lookup(xp, order, xp.argsort(_lookup(xp, urn, order), axis=1, stable=True))
     sorted_urn = _lookup(xp, urn, order)
@@ -39,7 +39,7 @@ def winners(xp: Any, urn: Array, bid: Array, tie: Array, capacity: Array | None)
     else:
         place = xp.cumulative_sum(xp.ones_like(sorted_urn), axis=1) - 1.0
         back = place - _lookup(xp, capacity, order)
-        index = xp.astype(xp.clip(back, 0.0, float(urn.shape[1])), xp.int64)
+        index = xp.astype(xp.clip(back, 0.0, float(urn.shape[1])), order.dtype)
         served = (back < 0) | (_lookup(xp, sorted_urn, index) != sorted_urn)
     return _lookup(xp, served, _inverse(xp, order))
 

@@ -61,7 +61,11 @@ def residual_sales(price: Floats, buyers: Floats | int, capacity: ArrayLike, val
     price = np.asarray(price, float)
     stock = np.broadcast_to(np.asarray(capacity, float), price.shape)
     value = np.asarray(value, float)[..., None]
-    want = buyers * np.maximum(1.0 - price / value, 0.0) if linear else np.where(price <= value, float(buyers), 0.0)
+    want = (
+        buyers * np.maximum(1.0 - price / value, 0.0)
+        if linear
+        else np.where(price <= value, np.asarray(buyers, float), 0.0)
+    )
     mine, theirs = price[..., :, None], price[..., None, :]
     ahead = np.where(theirs < mine, stock[..., None, :], 0.0).sum(-1)
     tied = theirs == mine

@@ -30,9 +30,9 @@ def grid_equilibrium(market: SpectrumBertrand, state: State, theta: Any) -> Equi
         raise NotOffered("price grids have an oracle for two sellers with one price each; use continuous prices")
     rows = theta.worth.shape[0]
     if p.price_levels is None:
-        levels = _levels(theta, 101)
+        levels = grid_levels(theta, 101)
     else:
-        levels = _levels(theta, p.price_levels)
+        levels = grid_levels(theta, p.price_levels)
     k = levels.shape[1]
     pairs = np.stack(np.broadcast_arrays(levels[:, :, None], levels[:, None, :]), -1)
     profit = solve.table_profit(market, theta, pairs)
@@ -101,7 +101,8 @@ def grid_equilibrium(market: SpectrumBertrand, state: State, theta: Any) -> Equi
     )
 
 
-def _levels(theta: Any, levels: int) -> Floats:
+def grid_levels(theta: Any, levels: int) -> Floats:
+    """The price grid of each market, (rows, levels)."""
     low, high = theta.price_floor * theta.worth, theta.price_cap * theta.worth
     return low + (high - low) * np.linspace(0.0, 1.0, levels)
 

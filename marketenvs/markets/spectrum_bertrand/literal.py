@@ -25,7 +25,7 @@ def payoffs(market: SpectrumBertrand, state: State, auction: Auction, served: Ar
     bids = auction.seller < market.params.n_sellers
     buyer = auction.worth * served - xp.where(bids, auction.bid, xp.zeros_like(auction.bid))
     cost = xp.concat((state.theta.unit_cost + 0.0 * auction.bid[:, :1], 0.0 * auction.bid[:, :1]), axis=1)
-    cost = xp.take_along_axis(cost, xp.astype(auction.seller, xp.int64), axis=1)
+    cost = xp.take_along_axis(cost, xp.astype(auction.seller, market._index), axis=1)
     surplus = xp.clip(auction.bid - auction.price - cost, 0.0, None)
     seller = market.by_seller(auction.seller, served * surplus)
     if market.params.team_reward == "shared":

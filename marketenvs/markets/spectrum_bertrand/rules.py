@@ -39,7 +39,7 @@ although its stage score is bad. `repeated.dynamic_regret` is the exact discount
 
 **Presets.** ``table1_{10,20,50}_{100,300,600}`` (the paper's nine cells), ``desk`` (M=4, C=5), ``congested``, ``scarce``, ``edge``, ``drawn`` (costs and channels differ
 by market), ``clearing``, ``calvano``, ``radio`` (the value is a tariff on the rate of one channel of the shared radio cell), ``grid`` (21 prices x 21 bids),
-``reduced`` (two buyers, one channel each: price 1/2, buyers' payoff 3/8), ``paper`` (the equations as printed, see ``literal.py``).
+``reduced`` (three buyers, one channel per seller, posted), ``paper`` (the equations as printed, see ``literal.py``).
 
 **Fidelity** (17 points; what the paper has and what is done instead).
 
@@ -118,6 +118,7 @@ class SpectrumBertrand(Market):
 
     Params = SpectrumParams
     Theta = SpectrumTheta
+    anonymous = ("buyer",)  # buyers' choices name sellers, so these cannot be permuted alone
     welfare_name = "sum of payoffs (payments cancel)"
     params: SpectrumParams
 
@@ -185,10 +186,12 @@ class SpectrumBertrand(Market):
         self._group_seller = b.asarray(np.append(self.group_seller, self.params.n_sellers))[None, :]
         self._group_price = self.xp.asarray(self.group_price, device=b.device)
         n = self.params.n_sellers
+        # JAX without 64-bit types would warn at int64, PyTorch indexes with nothing else
+        self._index = self.xp.int32 if b.name == "jax" else self.xp.int64
         self._cyclic = self.xp.asarray(
             ((np.arange(n)[:, None] + np.arange(n)[None, :]) % n).reshape(-1), device=b.device
         )
-        self._sellers = b.asarray(np.arange(n))[None, None, :]
+        self._sellers = b.asarray(np.arange(n))[None, :, None]
 
     def derive(self, theta: Any) -> Any:
         if self.params.value_source == "radio":
@@ -321,13 +324,13 @@ class SpectrumBertrand(Market):
         posted = xp.reshape(decisions["pricing"], (batch, -1))
         worth = self._worth(state)
         choice = xp.clip(xp.floor(decisions["bidding"][:, :, 0]), 0.0, float(self.groups))
-        index = xp.astype(choice, xp.int64)
+        index = xp.astype(choice, self._index)
         group_price = xp.take(posted, self._group_price, axis=1)
         nobody = xp.zeros_like(group_price[:, :1])
         price = xp.take_along_axis(xp.concat((group_price, nobody), axis=1), index, axis=1)
         seller = xp.take_along_axis(self._group_seller + nobody, index, axis=1)
         held = xp.concat((theta.channels + 0.0 * nobody, 1.0 + nobody), axis=1)
-        held = xp.take_along_axis(held, xp.astype(seller, xp.int64), axis=1)
+        held = xp.take_along_axis(held, xp.astype(seller, self._index), axis=1)
         one = xp.ones_like(held)
         blind = p.matching == "channel" and p.channel_choice == "blind"
         urns, capacity = (held / float(p.price_groups) if blind else one), (held if p.matching == "pooled" else one)
@@ -345,8 +348,8 @@ class SpectrumBertrand(Market):
     def by_seller(self, seller: Array, values: Array) -> Array:
         """Sum of buyers' values (B, M) per seller (B, N)."""
         xp = self.xp
-        mine = seller[:, :, None] == self._sellers
-        return xp.sum(xp.where(mine, values[:, :, None], xp.zeros_like(values[:, :, None])), axis=1)
+        mine = seller[:, None, :] == self._sellers
+        return xp.sum(xp.where(mine, values[:, None, :], xp.zeros_like(values[:, None, :])), axis=2)
 
     def chances(self, state: State, a: Auction) -> Array:
         """(B, M) probability to be served, over blind landings and ties."""
@@ -450,8 +453,8 @@ class SpectrumBertrand(Market):
         counted = xp.astype(a.admissible, price.dtype)
         number = self.by_seller(a.seller, counted)
         mean = self.by_seller(a.seller, counted * a.bid) / xp.where(number > 0, number, xp.ones_like(number))
-        mine = a.seller[:, :, None] == self._sellers
-        top = xp.max(xp.where(mine, (counted * a.bid)[:, :, None], xp.zeros_like(a.bid[:, :, None])), axis=1)
+        mine = a.seller[:, None, :] == self._sellers
+        top = xp.max(xp.where(mine, (counted * a.bid)[:, None, :], xp.zeros_like(a.bid[:, None, :])), axis=2)
         load = self.by_seller(a.seller, xp.ones_like(a.bid))
         won, paid = outcome.metrics["won"], outcome.metrics["paid"]
         return SpectrumHistory(price, load, sales, mean, top, reward, a.seller, a.bid, won, paid)

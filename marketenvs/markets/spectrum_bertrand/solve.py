@@ -207,14 +207,22 @@ def table_profit(market: SpectrumBertrand, theta: Any, price: Floats) -> Floats:
 
 def reference_profits(market: SpectrumBertrand, theta: Any) -> tuple[Any, Any]:
     """Total profits in equilibrium and in full collusion (rows, 1), for the collusion index; zeros where unknown."""
+    if market.backend.name == "jax":  # also while JAX traces
+        import jax
+
+        rows = max(x.shape[0] for x in theta if x is not None)
+        out = jax.ShapeDtypeStruct((rows, 1), market.backend.dtype)
+        return jax.pure_callback(lambda t: _reference_profits(market, t), (out, out), theta)
+    nash, joint = _reference_profits(market, theta)
+    return market.backend.asarray(nash), market.backend.asarray(joint)
+
+
+def _reference_profits(market: SpectrumBertrand, theta: Any) -> tuple[Floats, Floats]:
     p = market.params
-    zero = 0.0 * theta.worth
-    try:
-        t = type(theta)(*(None if x is None else market.backend.numpy(x) for x in theta))
-    except TypeError:  # a tracer: nothing can be solved while JAX compiles
-        return zero, zero
+    t = type(theta)(*(None if x is None else market.backend.numpy(x) for x in theta))
     rows = max(np.shape(x)[0] for x in t if x is not None)
     t = type(t)(*(None if x is None else np.broadcast_to(x, (rows, *np.shape(x)[1:])) for x in t))
+    zero = np.zeros((rows, 1), market.backend.dtype_name)
     if p.values == "private" or p.fidelity == "paper" or (np.any(t.unit_cost >= t.worth) and p.matching != "logit"):
         return zero, zero
     if p.matching == "logit":
@@ -237,7 +245,7 @@ def reference_profits(market: SpectrumBertrand, theta: Any) -> tuple[Any, Any]:
         game = game_of(market, t)
         found = sellers.equilibrium(game)
         nash, joint = found.profit.sum(-1), sellers.welfare(game, found.buyers)
-    return market.backend.asarray(nash[:, None]), market.backend.asarray(joint[:, None])
+    return nash[:, None].astype(zero.dtype), joint[:, None].astype(zero.dtype)
 
 
 # -- equilibria -------------------------------------------------------------------------------------------------------
@@ -286,9 +294,11 @@ def equilibrium(market: SpectrumBertrand, state: State) -> Equilibrium:
     strategy: dict[str, Strategy] = {"pricing": Pure(decisions["pricing"])}
     selection = "unique in symmetric strategies of the buyers"
     if market.auction:
-        answer = _respond_at(market, theta, decisions["pricing"], batch)
-        values["buyer"] = answer[1]
-        gain = np.maximum(gain, answer[2])
+        if p.bid_levels is None and np.all(inside):
+            values["buyer"] = spread(np.repeat(found.buyers.payoff[:, None], p.n_buyers, -1), batch)
+        else:
+            _, values["buyer"], extra = _respond_at(market, theta, decisions["pricing"], batch)
+            gain = np.maximum(gain, extra)
         strategy["bidding"] = Reply(lambda s: _answer(market, s))
         selection += "; on the all-pay kink (pi = 0) the member of the continuum given by the first-order conditions"
     kind = "exact" if exact else "estimate"
@@ -438,12 +448,14 @@ def optimum(market: SpectrumBertrand, state: State) -> SocialOptimum:
     theta, batch, p = theta_rows(market, state), market.batch(state), market.params
     if p.matching == "logit":
         game = logit_game(theta)
+        if p.price_levels is not None:
+            return _grid_optimum(market, theta, batch)
         price = logit.monopoly(game)
         value = logit.profits(game, price).sum(-1)
         pricing = market.by_stage({"pricing": spread(price[:, :, None], batch)})
         return SocialOptimum(spread(value, batch), pricing, "exact", "joint monopoly (only sellers are agents here)")
     if p.matching == "clearing":
-        joint = reference_profits(market, theta)[1]
+        joint = _reference_profits(market, theta)[1]
         return SocialOptimum(
             spread(np.asarray(joint)[:, 0], batch), None, "exact", "all surplus to the sellers (the only agents)"
         )
@@ -460,10 +472,26 @@ def optimum(market: SpectrumBertrand, state: State) -> SocialOptimum:
     return SocialOptimum(spread(value, batch), None, "exact", "cheapest units first, one per buyer", extra)
 
 
+def _grid_optimum(market: SpectrumBertrand, theta: Any, batch: int) -> SocialOptimum:
+    """Best joint profit on the price grid: every common and every pair of prices of two sellers."""
+    from .grids import grid_levels
+
+    n, levels = market.params.n_sellers, grid_levels(theta, int(market.params.price_levels or 2))
+    if n != 2:
+        raise NotOffered("logit prices on a grid have a social optimum for two sellers; use continuous prices")
+    k = levels.shape[1]
+    pairs = np.stack(np.broadcast_arrays(levels[:, :, None], levels[:, None, :]), -1).reshape(-1, k * k, 2)
+    total = table_profit(market, theta, pairs).sum(-1)
+    best = total.argmax(-1)
+    price = np.take_along_axis(pairs, best[:, None, None], 1)[:, 0]
+    decisions = market.by_stage({"pricing": spread(price[:, :, None], batch)})
+    return SocialOptimum(spread(total.max(-1), batch), decisions, "exact", "every pair of prices on the grid")
+
+
 def analysis(market: SpectrumBertrand, state: State) -> dict[str, Any]:
     """Extras: reference profits of the collusion index, the all-pay kink, logit Nash and monopoly prices, the printed equilibrium."""
     theta, p = theta_rows(market, state), market.params
-    nash, joint = reference_profits(market, theta)
+    nash, joint = _reference_profits(market, theta)
     out: dict[str, Any] = {"nash_profit": np.asarray(nash), "joint_profit": np.asarray(joint)}
     if p.matching == "logit":
         game = logit_game(theta)
