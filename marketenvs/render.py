@@ -165,18 +165,20 @@ class Screen:
 
     def frame(self, game: Game, index: int = 0) -> np.ndarray:
         """The picture as an array (H, W, 3), uint8."""
+        figure = self.figure(game, index)
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        canvas = FigureCanvasAgg(self.figure(game, index))
+        canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
     def svg(self, game: Game, index: int = 0) -> str:
         """The picture as an SVG document."""
+        figure = self.figure(game, index)
         from matplotlib.backends.backend_svg import FigureCanvasSVG
 
         target = io.StringIO()
-        FigureCanvasSVG(self.figure(game, index)).print_svg(target)
+        FigureCanvasSVG(figure).print_svg(target)
         return target.getvalue()
 
     def text(self, game: Game, index: int = 0) -> str:

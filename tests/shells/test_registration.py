@@ -80,3 +80,29 @@ def test_importing_stays_light():
         "assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_not_installed_is_named():
+    """Without its framework a shell says what to install, and everything else works."""
+    code = """
+import sys
+for name in ("stable_baselines3", "ray", "torchrl", "matplotlib"):
+    sys.modules[name] = None
+import marketenvs
+for shell, extra in (("sb3", "sb3"), ("rllib", "rllib"), ("torchrl", "torchrl")):
+    try:
+        __import__(f"marketenvs.{shell}")
+    except ImportError as error:
+        assert f"marketenvs[{extra}]" in str(error), error
+    else:
+        raise AssertionError(shell)
+env = marketenvs.parallel_env("AIBazaar-v0", render_mode="rgb_array")
+env.reset(seed=0)
+try:
+    env.render()
+except ImportError as error:
+    assert "marketenvs[plot]" in str(error), error
+else:
+    raise AssertionError("matplotlib")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
