@@ -15,13 +15,14 @@ One averaged policy serves rate and delay slices, so observations must tell them
 shows no device data, so the twin here is
 a recursive AR(4) on the slice's own needs, learned on the way; forecasts from device data enter through
 ``forecast="external"`` (see `forecasters`).
-The paper's learning rate of 0.1 collapses; 1e-3 is used. gamma = 0 is exact for absolute actions, whose slots are
+The paper's learning rate of 0.1 collapses; 5e-4 is used. gamma = 0 is exact for absolute actions, whose slots are
 strategically independent.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,20 +59,22 @@ class Settings:
         blend: nu, share of the online network in its target per update.
         noise: standard deviation of the exploration in [0, 1] of the action.
         explore: slots over which random actions fade out.
+        patience: slots before the actor starts to follow its critic (an untrained critic drives it into saturation).
         period: tau, slots between averagings.
     """
 
     scheme: str = "federated"
     twin: bool = False
     hidden: tuple[int, ...] = (64, 64)
-    rate: float = 1e-3
+    rate: float = 5e-4
     gamma: float | None = None
-    buffer: int = 10_000
+    buffer: int = 1_000
     batch: int = 64
     every: int = 1
     blend: float = 0.01
     noise: float = 0.2
-    explore: int = 800
+    explore: int = 1_200
+    patience: int = 800
     period: int = 100
 
     def __post_init__(self) -> None:
@@ -275,7 +278,7 @@ class FederatedLearner(Policy):
         torch, sizes = self.torch, [inputs, *self.settings.hidden, outputs]
         copies = self.groups // len(self.seeds)
         layers = []
-        for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (a, b) in enumerate(itertools.pairwise(sizes)):
             bound = (1.0 / a) ** 0.5 * (0.1 if i + 2 == len(sizes) else 1.0)
             weight = torch.stack([(torch.rand(a, b, generator=g) * 2 - 1) * bound for g in generators])
             pair = (weight.repeat_interleave(copies, 0), torch.zeros(self.groups, 1, b))
@@ -373,6 +376,7 @@ class FederatedLearner(Policy):
                     target = target + self.gamma * self._run(self.critic_target, torch.cat([following, answer], dim=2))
             loss = ((self._run(self.critic, torch.cat([obs, action], dim=2)) - target) ** 2).mean(dim=(1, 2)).sum()
             self._descend(1, loss)
+        if s.scheme != "dqn" and self.t > s.patience:
             raw = self._run(self.actor, obs)
             # A saturated head has no gradient left: large pre-activations are discouraged, the known failure of this
             # market's actors.

@@ -338,22 +338,28 @@ def load_forecaster(folder: str | Path) -> Forecaster:
     return model
 
 
-def forecast_needs(loads: Floats, needs: Floats, split: Split, names: str = "ridge", seed: int = 0) -> Floats:
-    """Forecasts of every slice's need (T, M) in RB for ``forecast_trace``: the load forecast times the mean need per load of the past.
+def forecast_needs(
+    loads: Floats, efficiency: Floats, headroom: Floats, split: Split, name: str = "ridge", seed: int = 0
+) -> Floats:
+    """Forecasts of every slice's need on the test slots, (T - split.validation, M) in RB: the twin reads loads, slices ask for blocks.
+
+    Every device's load is turned into blocks at its mean inverse efficiency over the training slots (what is left is fading, which nothing can
+    forecast), the forecaster predicts the total, and the headroom of delay slices is added.
 
     Args:
-        loads: Offered loads (T, M, N).
-        needs: Needs (T, M) that went with them, RB (known one slot later, like the loads).
-        split: The forecasters' split; slots before it get the persistence forecast.
-        names: Forecaster.
+        loads: Offered loads (T, M, N), Mbit/s.
+        efficiency: Mbit/s per block that went with them, (T, M, N).
+        headroom: L / tau_max per device of every slice, (M,), Mbit/s.
+        split: The forecasters' split.
+        name: Forecaster.
         seed: Its seed.
     """
-    totals = loads.sum(axis=-1)
-    per_load = needs[: split.train].sum(axis=0) / totals[: split.train].sum(axis=0)
-    out = np.concatenate([needs[:1], needs[:-1]])
+    per_load = np.mean(1.0 / efficiency[: split.train], axis=0)
+    blocks = loads * per_load
+    out = np.empty((len(loads) - split.validation, loads.shape[1]))
     for m in range(loads.shape[1]):
-        model = make_forecaster(names, m, seed).fit(loads, split)
-        out[split.validation :, m] = per_load[m] * np.maximum(model.forecast(loads, split.validation), 0.0)
+        model = make_forecaster(name, m, seed).fit(blocks, split)
+        out[:, m] = np.maximum(model.forecast(blocks, split.validation), 0.0) + headroom[m] * per_load[m].sum()
     return out
 
 

@@ -91,7 +91,7 @@ def simulate(
     return np.array(served) / (slots - slots // 10)
 
 
-def fluid(caps: ArrayLike, reservation: ArrayLike, capacity: float = 50.0) -> Floats:
+def fluid(caps: ArrayLike, reservation: ArrayLike, capacity: ArrayLike = 50.0) -> Floats:
     """Fluid limit w_m = min(cap_m, l t_m) with sum W, or the caps where they fit, (..., M)."""
     caps, share = np.asarray(caps, float), np.asarray(reservation, float)
     weight = np.broadcast_to(share / share.sum(axis=-1, keepdims=True) * 1e9, caps.shape)

@@ -125,9 +125,9 @@ def test_madqn_plays_grids_and_ddpg_says_why_not():
         Settings(scheme="centralised")
     with pytest.raises(InvalidParameter, match="nothing to forecast"):
         FederatedLearner(Settings(twin=True)).start(make(ID, demand_timing="revealed"), "slice", 1, [0])
+    foreign = SlicePolicy([(np.zeros((3, 12, 1)), np.zeros((3, 1, 1)))], "actor")
     with pytest.raises(InvalidParameter, match="3 slices"):
-        layers = [(np.zeros((3, 12, 1)), np.zeros((3, 1, 1)))]
-        SlicePolicy(layers, "actor").start(make(ID), "slice", 1, 0)
+        foreign.start(make(ID), "slice", 1, 0)
 
 
 def test_hand_written_requests():

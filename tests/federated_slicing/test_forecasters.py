@@ -127,7 +127,7 @@ def test_one_command_trains_saves_and_shows(tmp_path, capsys, loads):
     assert "120 slots, 2 slices of 3 nodes" in shown
     assert "persistence" in shown
     assert load_forecaster(tmp_path / "twin").forecast(loads[:120, :2, :3], 100).shape == (20,)
-    with pytest.raises(SystemExit, match="slices 0..1"):
+    with pytest.raises(SystemExit, match=r"slices 0\.\.1"):
         forecasters.main([str(path), "--model", "ar", "--slice", "5", "--out", str(tmp_path / "x")])
     path.write_text("slot,slice,node,mbps\n0,0,0,oops\n")
     with pytest.raises(SystemExit, match="line 2, column 4"):
@@ -141,5 +141,5 @@ def test_bad_requests_are_refused(tmp_path):
         Split.of(20)
     with pytest.raises(InvalidParameter, match="setting"):
         make_forecaster("gat", layers=3)
-    with pytest.raises(MarketEnvsError, match="forecaster.json"):
+    with pytest.raises(MarketEnvsError, match=r"forecaster\.json"):
         load_forecaster(tmp_path)

@@ -260,11 +260,18 @@ def _polish(g: SliceGame, grants: Floats, top: Floats) -> Floats:
     for _ in range(6):
         slope, curve = _derivatives(g, w)
         usable = free & (np.abs(curve) > 1e-12)
+        # A starved delay slice's reward is linear: its slope is the price, and it takes what the others leave.
+        linear = free & ~usable
+        first = linear & (np.cumsum(linear, axis=-1) == 1)
+        has = np.any(linear, axis=-1, keepdims=True)
         inverse = np.where(usable, 1.0 / np.where(usable, curve, 1.0), 0.0)
         room = g.capacity - np.sum(w, axis=-1, keepdims=True)
         weight = np.sum(inverse, axis=-1, keepdims=True)
         price = (room + np.sum(slope * inverse, axis=-1, keepdims=True)) / np.where(weight == 0.0, 1.0, weight)
+        price = np.where(has, np.sum(np.where(first, slope, 0.0), axis=-1, keepdims=True), price)
         w = np.where(usable & (weight != 0.0), w + np.clip((price - slope) * inverse, -1e-3, 1e-3), w)
+        rest = g.capacity - np.sum(np.where(first, 0.0, w), axis=-1, keepdims=True)
+        w = np.where(first, np.minimum(rest, w + 1e-3), w)
     w = np.clip(w, 0.0, top)
     fine = (np.sum(w, axis=-1) <= g.capacity[:, 0] * (1 + 1e-13)) & (welfare(g, w) >= welfare(g, grants) - 1e-12)
     return np.where(fine[:, None], w, grants)
