@@ -203,8 +203,28 @@ def _words_needed(noise: Noise) -> int:
     return size + size % 2 if noise.kind == "normal" else size
 
 
+def _threefry_few(k0: np.ndarray, k1: np.ndarray, x0: np.ndarray, x1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same for a few words: Python integers beat NumPy's overhead."""
+    out = []
+    rows = (np.broadcast_to(a, x0.shape).ravel().tolist() for a in (k0, k1, x0, x1))
+    for key0, key1, u, v in zip(*rows, strict=True):
+        ks = (key0, key1, key0 ^ key1 ^ _PARITY)
+        u, v = (u + key0) & _MASK, (v + key1) & _MASK
+        for group in range(5):
+            for r in _ROTATIONS[group % 2]:
+                u = (u + v) & _MASK
+                v = (((v << r) | (v >> (32 - r))) & _MASK) ^ u
+            u = (u + ks[(group + 1) % 3]) & _MASK
+            v = (v + ks[(group + 2) % 3] + group + 1) & _MASK
+        out.append((u, v))
+    words = np.array(out, dtype=np.uint32).reshape(*x0.shape, 2)
+    return words[..., 0], words[..., 1]
+
+
 def _threefry_numpy(k0: np.ndarray, k1: np.ndarray, x0: np.ndarray, x1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Threefry-2x32-20 in place on ``x0`` and ``x1`` (uint32, already of the full shape)."""
+    """Threefry-2x32-20, in place on ``x0`` and ``x1`` (uint32, already of the full shape) where they are many."""
+    if 0 < x0.size <= 4:
+        return _threefry_few(k0, k1, x0, x1)
     ks = (k0, k1, k0 ^ k1 ^ np.uint32(_PARITY))
     scratch = np.empty_like(x0)
     x0 += k0

@@ -17,6 +17,11 @@ from .arrays import Array
 from .errors import InvalidParameter
 
 
+def _integer(xp: Any) -> Any:
+    """Integer type of actions: 64 bits, but 32 on JAX, which has them only on request."""
+    return xp.int32 if xp.__name__.startswith("jax") else xp.int64
+
+
 class Codec:
     """Base of all codecs. ``width`` is k, the number of natural numbers in one decision; ``discrete`` tells the shells."""
 
@@ -119,7 +124,7 @@ class GridCodec(Codec):
             span, position = high - low, decisions - low
         safe = xp.where(span > 0, span, xp.ones_like(span))
         index = xp.round(xp.clip(position / safe, 0.0, 1.0) * (self.levels - 1))
-        return xp.astype(index, xp.int64)[..., 0]
+        return xp.astype(index, _integer(xp))[..., 0]
 
     def snap(self, xp: Any, decisions: Array, low: Array, high: Array) -> Array:
         return self.decode(xp, self.encode(xp, decisions, low, high), low, high)
@@ -163,7 +168,7 @@ class MultiGridCodec(Codec):
         span = high - low
         safe = xp.where(span > 0, span, xp.ones_like(span))
         fraction = xp.clip((decisions - low) / safe, 0.0, 1.0)
-        return xp.astype(xp.round(fraction * self._steps(xp, low)), xp.int64)
+        return xp.astype(xp.round(fraction * self._steps(xp, low)), _integer(xp))
 
     def snap(self, xp: Any, decisions: Array, low: Array, high: Array) -> Array:
         return self.decode(xp, self.encode(xp, decisions, low, high), low, high)
@@ -187,7 +192,7 @@ class TableCodec(Codec):
 
     def decode(self, xp: Any, actions: Array, low: Array, high: Array) -> Array:
         table = xp.asarray(self.table, dtype=low.dtype)
-        flat = xp.reshape(xp.astype(actions, xp.int64), (-1,))
+        flat = xp.reshape(xp.astype(actions, _integer(xp)), (-1,))
         return xp.reshape(xp.take(table, flat, axis=0), (*actions.shape, self.width))
 
     def encode(self, xp: Any, decisions: Array, low: Array, high: Array) -> Array:

@@ -86,6 +86,10 @@ class Market:
     id: ClassVar[str] = ""
     Params: ClassVar[type[_params.MarketParams]]
     Theta: ClassVar[Any] = None
+    anonymous: ClassVar[tuple[str, ...] | None] = None
+    """Roles whose agents are interchangeable: permuting them in theta, state and decisions permutes their payoffs. None: all roles."""
+    joint_stages: ClassVar[tuple[str, ...]] = ()
+    """Stages whose deviations are joint moves of a coalition (the gain is the coalition's, split to its members)."""
     information: ClassVar[str] = "public"
     """What the oracle knows: "public", "clairvoyant" (marked as not attainable) or "certainty_equivalent"."""
     welfare_name: ClassVar[str] = "sum of payoffs"
@@ -119,6 +123,7 @@ class Market:
         self._alias = {role: names[0] for role, names in by_role.items() if len(names) == 1}
         self._round_noise = dict(self.round_noise())
         self._drift = dict(params.drift or {})
+        self._fixed_theta: Any = None
 
     def __reduce__(self) -> tuple:
         return _rebuild, (type(self), self.params, self.backend, self.id)
@@ -270,20 +275,24 @@ class Market:
             InvalidParameter: Bad seed, batch or split, or parameters given for another number of markets.
         """
         fixed = _params.batch_of(self.params)
-        if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
-            seeds = [int(seed)]
+        if batch is not None and (not _is_integer(batch) or batch < 1):
+            raise InvalidParameter(f"batch must be an integer of at least 1, got {batch!r}")
+        if not _is_integer(first) or not 0 <= first < 1 << 31:
+            raise InvalidParameter(f"first must be an integer in [0, 2**31), got {first!r}")
+        index: Any = first
+        if _is_integer(seed):
+            seeds = [int(seed)]  # type: ignore[arg-type]
             size = int(batch) if batch is not None else fixed
-            index: Any = np.arange(first, first + size) if size > 0 else 0
+            index = np.arange(first, first + size)
         else:
-            try:
-                seeds = [int(s) for s in seed]  # type: ignore[union-attr]
-            except TypeError:
-                raise InvalidParameter(f"seed must be an integer or a sequence of integers, got {seed!r}") from None
-            size, index = len(seeds), first
+            if isinstance(seed, str) or not hasattr(seed, "__len__") or not all(_is_integer(s) for s in seed):
+                raise InvalidParameter(f"seed must be an integer or a sequence of integers, got {seed!r}")
+            seeds = [int(s) for s in seed]
+            size = len(seeds)
             if batch is not None and batch != size:
                 raise InvalidParameter(f"{size} seeds were given for a batch of {batch}")
-        if size < 1:
-            raise InvalidParameter(f"batch must be at least 1, got {size}")
+            if size < 1:
+                raise InvalidParameter("batch must be at least 1, but seed is an empty sequence")
         if fixed not in (1, size):
             raise InvalidParameter(f"the parameters are given for {fixed} markets, but the batch is {size}")
         if min(seeds) < 0 or max(seeds) >= 1 << 64:
@@ -292,13 +301,17 @@ class Market:
             raise InvalidParameter(f"split must be 'train' or 'test', got {split!r}")
         stream = _params.TRAIN_STREAM if split == "train" else _params.TEST_STREAM
         key = self.backend.keys(np.resize(np.array(seeds, dtype=np.uint64), size), index, stream)
+        if self._fixed_theta is None and not _params.is_drawn(self.params):
+            self._fixed_theta = self.derive(_params.draw_theta(self.params, self.Theta, self.backend, key))
         return self.reset_keys(key)
 
     def reset_keys(self, key: Array) -> State:
         """New episodes from keys (B, 2): the traceable part of :meth:`reset`."""
         backend = self.backend
         batch = key.shape[0]
-        theta = self.derive(_params.draw_theta(self.params, self.Theta, backend, backend.fold(key, 0, _THETA)))
+        theta = self._fixed_theta  # the same object at every reset: oracles remember solutions by it
+        if theta is None:
+            theta = self.derive(_params.draw_theta(self.params, self.Theta, backend, backend.fold(key, 0, _THETA)))
         noise = backend.draw(backend.fold(key, 0, _HISTORY), self.history_noise())
         history = self.first_history(theta, noise, batch)
         origin = theta if self._drift else ()
@@ -415,6 +428,7 @@ class Market:
         Raises:
             InvalidAction: As :meth:`step`.
         """
+        _check_mapping(profile)
         if any(isinstance(v, Strategy) for v in profile.values()):
             return self.mixed_payoff(state, self.resolve(state, profile))
         state = self.committed(state, self.check_profile(state, profile))
@@ -427,9 +441,12 @@ class Market:
 
     def resolve(self, state: State, profile: Mapping[str, Any]) -> dict[str, Strategy]:
         """A profile by stage name, arrays as ``Pure``; unknown or missing stages raise ``UnknownName``/``InvalidAction``."""
+        _check_mapping(profile)
         named: dict[str, Strategy] = {}
         for key, value in profile.items():
             stage = self.stage(key).name
+            if stage in named:
+                raise InvalidAction(f"stage {stage!r} is given twice")
             if isinstance(value, Pure) or not isinstance(value, Strategy):
                 decisions = value.decisions if isinstance(value, Pure) else value
                 value = Pure(self.backend.numpy(self.check_decisions(state, stage, decisions)))
@@ -488,8 +505,7 @@ class Market:
             InvalidAction: Not a mapping, NaN or infinity, a wrong shape, a missing stage.
             UnknownName: A stage or role that does not exist.
         """
-        if not isinstance(profile, Mapping):
-            raise InvalidAction(f"a profile maps stages or roles to decisions, got {type(profile).__name__}")
+        _check_mapping(profile)
         named: dict[str, Any] = {}
         for key, value in profile.items():
             name = self.stage(key).name
@@ -506,16 +522,17 @@ class Market:
         spec = self._stage[stage]
         want = (self.batch(state), self.roles[spec.role], spec.codec.width)
         xp = self.xp
-        try:
-            array = (
-                value
-                if _is_array(xp, value, self.backend.dtype)
-                else self.backend.asarray(np.asarray(to_numpy(value), dtype=float))
-            )
-        except (TypeError, ValueError):
-            raise InvalidAction(
-                f"decisions of stage {stage!r} must be numbers of shape {want}, got {value!r}"
-            ) from None
+        array = value
+        if not _is_array(xp, value, self.backend.dtype):
+            try:
+                given = np.asarray(to_numpy(value))
+                if given.dtype.kind not in "fiub":
+                    raise TypeError
+                array = self.backend.asarray(given.astype(np.float64))
+            except (TypeError, ValueError):
+                raise InvalidAction(
+                    f"decisions of stage {stage!r} must be real numbers of shape {want}, got {value!r}"
+                ) from None
         shape = tuple(array.shape)
         if shape != want:
             if len(shape) == 2 and want[2] == 1 and shape[0] in (1, want[0]) and shape[1] == want[1]:
@@ -577,6 +594,15 @@ class Market:
     def by_stage(self, items: Mapping[str, Any]) -> ByStage:
         """A mapping by stage name that also answers to single-stage roles."""
         return ByStage(items, self._alias)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+
+
+def _check_mapping(profile: Any) -> None:
+    if not isinstance(profile, Mapping):
+        raise InvalidAction(f"a profile maps stages or roles to decisions, got {type(profile).__name__}")
 
 
 def tree_map(function: Any, tree: Any) -> Any:

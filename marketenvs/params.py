@@ -94,11 +94,17 @@ class MarketParams:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             _check_field(self, f)
+        if self.drift is not None and not isinstance(self.drift, Mapping):
+            raise InvalidParameter(f"drift must map parameter names to Jump or AutoRegressive, got {self.drift!r}")
         if self.drift:
             names = [f.name for f in numeric_fields(type(self))]
             for name in self.drift:
                 if name not in names:
                     raise UnknownName(f"drift of unknown numeric parameter {name!r}; {nearest(name, names)}")
+                if not (hasattr(self.drift[name], "noise") and hasattr(self.drift[name], "move")):
+                    raise InvalidParameter(
+                        f"drift of {name!r} must be a Jump or an AutoRegressive, got {self.drift[name]!r}"
+                    )
         self.check()
 
     def check(self) -> None:
@@ -231,6 +237,11 @@ def batch_of(params: MarketParams) -> int:
         (a, first), (b, second) = list(sizes.items())[:2]
         raise InvalidParameter(f"{first} is given for {a} markets but {second} for {b}")
     return next(iter(sizes), 1)
+
+
+def is_drawn(params: MarketParams) -> bool:
+    """Whether some numeric field follows a distribution, so that every market has its own value."""
+    return any(isinstance(getattr(params, f.name), Distribution) for f in numeric_fields(type(params)))
 
 
 def draw_theta(params: MarketParams, theta_cls: Any, backend: Backend, key: Array) -> Any:

@@ -153,10 +153,12 @@ class EquilibriumPolicy(Policy):
 
     access: Access = "oracle"
 
+    def __init__(self) -> None:
+        self._solved: tuple[Any, Any] = (None, None)
+
     def start(self, market: Market, role: str, batch: int, seed: int) -> None:
         super().start(market, role, batch, seed)
         self.rng = np.random.default_rng(seed)
-        self._solved: tuple[Any, Any] = (None, None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_solved": (None, None)}  # solutions hold closures; solved again when needed

@@ -82,7 +82,7 @@ def spec(id: str) -> MarketSpec:
         UnknownName: No such id; the message names the nearest.
     """
     short = id.removeprefix(f"{NAMESPACE}/") if isinstance(id, str) else id
-    if short not in _REGISTRY:
+    if not isinstance(short, str) or short not in _REGISTRY:
         raise UnknownName(f"unknown market {id!r}; {nearest(short, _REGISTRY)}")
     return _REGISTRY[short]
 

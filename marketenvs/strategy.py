@@ -60,7 +60,7 @@ class Samples(Strategy):
         )
         if weights.ndim == 1:
             weights = weights[:, None, None]
-        if weights.ndim != 3 or weights.shape[0] != size or np.any(weights < 0):
+        if weights.ndim != 3 or weights.shape[0] != size or not np.all(weights >= 0):
             raise InvalidAction(
                 f"Samples.weights must be non-negative with shape ({size},) or ({size}, B, n), got {weights.shape}"
             )
@@ -118,6 +118,9 @@ class ByStage(Mapping[str, Any]):
         if key not in self._items:
             raise UnknownName(f"no stage or single-stage role {key!r}; {nearest(key, [*self._items, *self._aliases])}")
         return self._items[key]
+
+    def get(self, key: str, default: Any = None) -> Any:  # type: ignore[override]
+        return self[key] if key in self else default
 
     def __contains__(self, key: object) -> bool:
         return key in self._items or key in self._aliases

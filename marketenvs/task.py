@@ -167,6 +167,8 @@ class Task:
         Raises:
             MarketEnvsError: The content was changed (its hash does not fit) or is of another format.
         """
+        if not isinstance(data, Mapping):
+            raise MarketEnvsError(f"{where}: a task file holds a JSON object, not {type(data).__name__}")
         content = {k: v for k, v in data.items() if k != "hash"}
         if content.get("format") != FORMAT:
             raise MarketEnvsError(f"{where}: format {content.get('format')!r} is not supported (expected {FORMAT})")

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from marketenvs_baselines import ALGORITHMS
+from marketenvs_baselines import ALGORITHMS, resolve_policy
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from marketenvs.errors import UnknownName, nearest
 from marketenvs.task import write_json
 
 from . import leaderboard, runs, tables
@@ -34,6 +35,7 @@ def run(
     for name in names:
         runs.resolve_any(name)  # a wrong name is an error before anything is done
     wanted, left, loaded = leaderboard.wanted_runs(suite, names, seeds, tasks, full)
+    _check_roles(policies, loaded)
     folder = runs.check_folder(folder)
     todo, reused, damaged = runs.plan_runs(wanted, folder)
     for text in damaged:
@@ -61,6 +63,16 @@ def run(
         console.print("[yellow]interrupted: finished runs are kept; run the same command again to go on[/]")
         return 130
     return 1 if report.failed else 0
+
+
+def _check_roles(policies: Sequence[str], tasks: dict[str, Any]) -> None:
+    """Every ``role=policy`` must fit a role of some market, and load, before anything is done."""
+    roles = sorted({role for task in tasks.values() for role in task.make_market().roles})
+    for text in policies:
+        role, _, where = text.partition("=")
+        if role not in roles:
+            raise UnknownName(f"--policy {text!r}: no market of these tasks has a role {role!r}; {nearest(role, roles)}")
+        resolve_policy(where, role)
 
 
 def _with_progress(

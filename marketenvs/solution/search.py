@@ -5,6 +5,7 @@ Everything here is a lower bound ("estimate") and is never certified, except whe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -54,13 +55,14 @@ def deviation_values(
     for i in range(n):
         profile = {name: np.tile(decisions[name], (a, 1, 1)) for name in names}
         profile[stage][:, i] = candidates[:, :, i].reshape(a * b, -1)
+        values = None
         if position + 1 < len(names):
-            try:
-                later = market.respond(many, {name: profile[name] for name in names[: position + 1]}).on_path
-                profile |= {name: np.asarray(later[name]) for name in names[position + 1 :]}
-            except NotOffered:
-                pass  # the later stages keep what they played; ``method`` says so
-        values = market.backend.numpy(market.payoff(many, profile)[role])
+            # Later stages may keep what they played where the market has no solver for them; ``method`` says so.
+            with contextlib.suppress(NotOffered):
+                answer = market.respond(many, {name: profile[name] for name in names[: position + 1]})
+                values = np.asarray(answer.values[role])  # holds where the answer is mixed, too
+        if values is None:
+            values = market.backend.numpy(market.payoff(many, profile)[role])
         out[:, :, i] = values[:, i].reshape(a, b)
     return out
 
