@@ -180,14 +180,14 @@ def deviation_payoffs(
     names = [s.name for s in market.stages]
     count, batch = candidates.shape[:2]
     many = market.take(state, np.tile(np.arange(batch), count))
-    tried = {name: np.tile(profile[name], (count, 1, 1)) for name in names}
+    tried: dict[str, Any] = {name: np.tile(profile[name], (count, 1, 1)) for name in names}
     tried[stage][:, agent] = candidates.reshape(count * batch, -1)
     later = names[names.index(stage) + 1 :]
     if later:
-        prefix = {name: tried[name] for name in names if name not in later}
         try:
-            answers = market.respond(many, prefix).on_path
-            tried |= {name: np.asarray(answers[name]) for name in later}
+            answer = market.respond(many, {name: tried[name] for name in names if name not in later})
+            pure = all(name in answer.on_path and answer.on_path[name] is not None for name in later)
+            tried |= {name: np.asarray(answer.on_path[name]) if pure else answer.strategy[name] for name in later}
         except NotOffered:
             pass
     payoffs = market.payoff(many, tried)[market.stage(stage).role]

@@ -21,13 +21,19 @@ def test_market(id, preset, check):
     testing.run_check(check, marketenvs.make(id, preset=preset))
 
 
-@pytest.mark.parametrize("check", testing.LIBRARY_CHECKS)
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("id", MARKETS)
+def _array_cases():
+    """Untraced JAX compiles every operation by itself, which takes long: one market of it is in the quick tests."""
+    for id in MARKETS:
+        for library in LIBRARIES:
+            for check in testing.LIBRARY_CHECKS:
+                slow = library == "jax" and check == "public_calls" and id != "AIBazaar-v0"
+                marks = [pytest.mark.slow] if slow else []
+                yield pytest.param(id, library, check, marks=marks, id=f"{id}-{library}-{check}")
+
+
+@pytest.mark.parametrize(("id", "library", "check"), _array_cases())
 def test_array_library(id, library, check):
     pytest.importorskip(library)
-    if check == "traced" and library != "jax":
-        pytest.skip("only JAX traces")
     testing.run_check(check, marketenvs.make(id), library)
 
 

@@ -75,9 +75,7 @@ def test_random_scores_zero_within_its_own_noise(name, request):
 
 
 @pytest.mark.parametrize("name", ["drawn_task", "grid_task"])
-@pytest.mark.parametrize(
-    ("role", "shift"), [("provider", 0.1), ("provider", -0.1), ("consumer", -0.12)]
-)
+@pytest.mark.parametrize(("role", "shift"), [("provider", 0.1), ("provider", -0.1), ("consumer", -0.12)])
 def test_a_wrong_equilibrium_is_caught(name, role, shift, request):
     policies = _all(ROLES, EquilibriumPolicy) | {role: Shifted(shift)}
     found = evaluate(request.getfixturevalue(name), policies)
