@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
 import secrets
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidParameter
+from ..errors import InvalidParameter, UnknownName
 from ..market import Market, State
 from ..params import TEST_STREAM, TRAIN_STREAM
+
+_OPTIONS = ("split", "instance_ids")
 
 
 class Episodes:
@@ -36,14 +39,20 @@ class Episodes:
             seed: None for the next numbers; an integer s for seeds s, s + 1, ... (one per market); or one seed per
                 market.
             options: ``split`` ("train" or "test") and ``instance_ids`` (one number per market, all under the first
-                seed; 0 if there is none yet). Other keys are ignored, as Gymnasium and PettingZoo expect.
+                seed; 0 if there is none yet). Other keys are ignored, as Gymnasium and PettingZoo expect, unless
+                they look like a misspelling.
 
         Raises:
+            UnknownName: A misspelt option.
             InvalidParameter: A seed, split or instance id that is out of range or of a wrong length.
         """
         options = {} if options is None else options
         if not isinstance(options, Mapping):
             raise InvalidParameter(f"options must be a dictionary, got {options!r}")
+        for key in options:
+            close = difflib.get_close_matches(str(key), _OPTIONS, n=1, cutoff=0.7)
+            if key not in _OPTIONS and close:
+                raise UnknownName(f"unknown option {key!r}; did you mean {close[0]!r}?")
         seeds, split, ids = self.seeds, self.split, options.get("instance_ids")
         if seed is not None:
             seeds, split = self._spread(seed), "train"

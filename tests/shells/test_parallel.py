@@ -243,6 +243,8 @@ def test_resets_go_through_numbered_markets():
     np.testing.assert_array_equal(weights(), test.theta.payment_weight[5])
     env.reset(seed=3)
     np.testing.assert_array_equal(weights(), train.theta.payment_weight[0])
+    with pytest.raises(UnknownName, match="instance_ids"):
+        env.reset(options={"instance_id": [1]})
     with pytest.raises(InvalidParameter, match="options"):
         env.reset(options=[1])  # type: ignore[arg-type]
     for options in ({"split": "held-out"}, {"instance_ids": [-1]}, {"instance_ids": [1, 2]}, {"instance_ids": [0.5]}):

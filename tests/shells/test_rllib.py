@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+import marketenvs
 from marketenvs import InvalidAction, ResetNeeded, UnknownName
 
 from .cases import HORIZON, MAKERS, every_market, same
@@ -127,16 +128,16 @@ def cluster():
     ray.shutdown()
 
 
-def ppo(runners=0, **env_config):
+def ppo(id="AIBazaar-v0", runners=0, **env_config):
     from ray.rllib.algorithms.ppo import PPOConfig
 
     return (
         PPOConfig()
-        .environment("marketenvs/AIBazaar-v0", env_config=env_config)
+        .environment(f"marketenvs/{id}", env_config=env_config)
         .env_runners(num_env_runners=runners, num_envs_per_env_runner=2, rollout_fragment_length="auto")
         .learners(num_learners=0)
         .multi_agent(
-            policies={"provider", "consumer"},
+            policies=set(marketenvs.make(id, **{k: v for k, v in env_config.items() if k != "reward_scale"}).roles),
             policy_mapping_fn=lambda agent, episode, **kwargs: agent.rpartition("_")[0],
         )
         .training(train_batch_size_per_learner=80, minibatch_size=40, num_epochs=1)
@@ -151,7 +152,7 @@ def test_ppo_trains_both_roles(cluster, runners):
     Every role's policy gets samples of the expected number and return.
     """
     algorithm = ppo(
-        runners, n_consumers=3, horizon=10, preset="drawn", reward_scale={"provider": 1e4, "consumer": 1e3}
+        runners=runners, n_consumers=3, horizon=10, preset="drawn", reward_scale={"provider": 1e4, "consumer": 1e3}
     ).build_algo()
     try:
         for _ in range(2):
@@ -164,5 +165,44 @@ def test_ppo_trains_both_roles(cluster, runners):
         # Spec: in 10 rounds a provider earns between (10 - 5) * 30 and (20 - 5) * 300 per round.
         mean = sampled["agent_episode_returns_mean"]["provider_0"]
         assert 10 * 150 / 1e4 <= mean <= 10 * 4500 / 1e4
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", marketenvs.list_markets())
+def test_ppo_trains_in_every_market(cluster, id):
+    algorithm = ppo(id, horizon=5).build_algo()
+    try:
+        learners = algorithm.train()["learners"]
+        for role in marketenvs.make(id).roles:
+            assert np.isfinite(learners[role]["total_loss"])
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.slow
+def test_ppo_trains_where_a_role_has_several_stages(cluster):
+    """Buyers name a coalition (Discrete), then choose amounts (Box): RLlib's default modules take the Dict of both."""
+    algorithm = ppo("CoalitionTrading-v0", preset="labels", horizon=5).build_algo()
+    try:
+        assert np.isfinite(algorithm.train()["learners"]["buyer"]["total_loss"])
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.slow
+def test_rllibs_masking_module_takes_the_masks(cluster):
+    """Slicers choose among 1326 splits, of which only those within their share are legal."""
+    from ray.rllib.core.rl_module import MultiRLModuleSpec, RLModuleSpec
+    from ray.rllib.examples.rl_modules.classes.action_masking_rlm import ActionMaskingTorchRLModule
+
+    one = RLModuleSpec(module_class=ActionMaskingTorchRLModule, model_config={"head_fcnet_hiddens": [16]})
+    config = ppo("TwoTierBidding-v0", preset="two_tier", horizon=5)
+    algorithm = config.rl_module(
+        rl_module_spec=MultiRLModuleSpec(rl_module_specs={"bidder": one, "slicer": one})
+    ).build_algo()
+    try:
+        assert np.isfinite(algorithm.train()["learners"]["slicer"]["total_loss"])
     finally:
         algorithm.stop()
