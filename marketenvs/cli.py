@@ -200,6 +200,21 @@ def leaderboard(
 
 
 @app.command()
+def train(
+    name: Annotated[str, typer.Argument(metavar="TASK", help="A task, a task file, or a market id.")],
+    learner: Annotated[str | None, typer.Option(help="Algorithm, or module:train.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML: learner, seed, budget, options.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run (default 0).")] = None,
+    budget: Annotated[int | None, typer.Option(min=0, help="Rounds (default: the algorithm's quick budget).")] = None,
+    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+) -> None:
+    """Train one algorithm once, save its policies and score them."""
+    from marketenvs_benchmarks import training
+
+    training.train(console, name, learner, config, seed, budget, results)
+
+
+@app.command()
 def evaluate(
     path: Annotated[Path, typer.Argument(help="Folder of a saved policy (policy.json inside).")],
     task: Annotated[str | None, typer.Option(help="Task to score on; default: the one it was trained on.")] = None,
@@ -213,7 +228,8 @@ def evaluate(
     from .task import load_task
 
     file = path / "policy.json"
-    name = task or (json.loads(file.read_text()).get("task") if file.is_file() else None)
+    trained_on = json.loads(file.read_text()).get("task") if file.is_file() else None
+    name = task or (trained_on or {}).get("name")
     if not name:
         raise InvalidParameter(f"{path} does not say on which task it was trained: name one with --task")
     loaded = load_task(name)
@@ -251,11 +267,11 @@ def reproduce(
     import importlib
     import pkgutil
 
-    from marketenvs_benchmarks import reproduce as package
     from marketenvs_benchmarks.runs import check_folder
 
     from .errors import UnknownName, nearest
 
+    package = importlib.import_module("marketenvs_benchmarks.reproduce")
     names = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
     if paper not in names:
         raise UnknownName(f"no reproduction {paper!r}; {nearest(paper, names)}")
@@ -272,9 +288,11 @@ def throughput(
     peers: Annotated[bool, typer.Option(help="Also measure the peers that are installed.")] = False,
 ) -> None:
     """Steps per second of every shell, one pinned thread."""
-    from marketenvs_benchmarks import throughput as module
+    import importlib
+
     from marketenvs_benchmarks.runs import check_folder
 
+    module = importlib.import_module("marketenvs_benchmarks.throughput")
     module.main(check_folder(results), console, markets=market, seconds=seconds, repeats=repeats, peers=peers)
 
 

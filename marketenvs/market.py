@@ -285,9 +285,10 @@ class Market:
             size = int(batch) if batch is not None else fixed
             index = np.arange(first, first + size)
         else:
-            if isinstance(seed, str) or not hasattr(seed, "__len__") or not all(_is_integer(s) for s in seed):
+            several: Any = seed
+            if isinstance(seed, str) or not hasattr(seed, "__len__") or not all(_is_integer(s) for s in several):
                 raise InvalidParameter(f"seed must be an integer or a sequence of integers, got {seed!r}")
-            seeds = [int(s) for s in seed]
+            seeds = [int(s) for s in several]
             size = len(seeds)
             if batch is not None and batch != size:
                 raise InvalidParameter(f"{size} seeds were given for a batch of {batch}")

@@ -120,7 +120,10 @@ class ByStage(Mapping[str, Any]):
         return self._items[key]
 
     def get(self, key: str, default: Any = None) -> Any:  # type: ignore[override]
-        return self[key] if key in self else default
+        try:
+            return self[key]
+        except UnknownName:
+            return default
 
     def __contains__(self, key: object) -> bool:
         return key in self._items or key in self._aliases

@@ -84,14 +84,31 @@ def test_the_how_to_works(tmp_path, monkeypatch):
 
     policy, learner = code_blocks(ROOT / "docs" / "how-to" / "bring-your-own.md")[:2]
     (tmp_path / "my_policy.py").write_text(policy)
-    (tmp_path / "my_learner.py").write_text(learner.replace("def train(", "def train(") + "\n\ntrain.quick_budget = 300\n")
+    (tmp_path / "my_learner.py").write_text(
+        learner.replace("def train(", "def train(") + "\n\ntrain.quick_budget = 300\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    arguments = ["leaderboard", "--task", "bazaar-fixed", "--algorithm", "random", "--seeds", "2", "--workers", "1", "--results", "out"]
+    arguments = [
+        "leaderboard",
+        "--task",
+        "bazaar-fixed",
+        "--algorithm",
+        "random",
+        "--seeds",
+        "2",
+        "--workers",
+        "1",
+        "--results",
+        "out",
+    ]
     arguments += ["--learner", "my_learner:train", "--policy", "consumer=my_policy:Cautious"]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    rows = {r["algorithm"]: r for r in json.loads((tmp_path / "out" / "quick" / "summary.json").read_text())["bazaar-fixed"]["rows"]}
+    rows = {
+        r["algorithm"]: r
+        for r in json.loads((tmp_path / "out" / "quick" / "summary.json").read_text())["bazaar-fixed"]["rows"]
+    }
     assert set(rows) == {"random", "my_learner:train", "policy:consumer=my_policy:Cautious"}
     assert rows["my_learner:train"]["regret"]["provider"] < 100 < rows["random"]["regret"]["provider"]
     assert rows["policy:consumer=my_policy:Cautious"]["regret"]["provider"] < 1e-6

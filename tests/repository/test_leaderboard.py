@@ -10,13 +10,25 @@ import sys
 import time
 
 import pytest
+from marketenvs_benchmarks import leaderboard, runs, statistics
 from typer.testing import CliRunner
 
 from marketenvs.cli import app
 from marketenvs.errors import MarketEnvsError
-from marketenvs_benchmarks import leaderboard, runs, statistics
 
-SMALL = ["leaderboard", "--task", "bazaar-fixed", "--algorithm", "random", "--algorithm", "equilibrium", "--seeds", "2", "--workers", "1"]
+SMALL = [
+    "leaderboard",
+    "--task",
+    "bazaar-fixed",
+    "--algorithm",
+    "random",
+    "--algorithm",
+    "equilibrium",
+    "--seeds",
+    "2",
+    "--workers",
+    "1",
+]
 
 
 def call(*arguments):
@@ -32,7 +44,9 @@ def finished(tmp_path_factory):
 
 
 def test_anchors_of_the_table(finished):
-    rows = {r["algorithm"]: r for r in json.loads((finished / "quick" / "summary.json").read_text())["bazaar-fixed"]["rows"]}
+    rows = {
+        r["algorithm"]: r for r in json.loads((finished / "quick" / "summary.json").read_text())["bazaar-fixed"]["rows"]
+    }
     assert rows["equilibrium"]["score"] == [1.0, 1.0, 1.0]
     assert abs(rows["random"]["score"][0]) < 0.02
     page = (finished / "quick" / "leaderboard.html").read_text()
@@ -70,7 +84,18 @@ def test_a_result_of_another_task_content_is_not_reused(finished):
 
 
 def test_an_interrupt_keeps_finished_runs(tmp_path):
-    command = [sys.executable, "-m", "marketenvs.cli", "leaderboard", "--task", "bazaar-fixed", "--seeds", "3", "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "marketenvs.cli",
+        "leaderboard",
+        "--task",
+        "bazaar-fixed",
+        "--seeds",
+        "3",
+        "--workers",
+        "1",
+    ]
     command += ["--results", str(tmp_path), "--algorithm", "random", "--algorithm", "q_learning"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.time() + 120
@@ -103,7 +128,9 @@ def test_bad_input_is_refused_before_anything_is_done(tmp_path, arguments, messa
     assert not list(tmp_path.rglob("seed-*.json"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the place below /proc is refused to everybody; elsewhere permissions do it")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="the place below /proc is refused to everybody; elsewhere permissions do it"
+)
 def test_an_unwritable_results_folder_is_an_error_before_any_work():
     with pytest.raises(MarketEnvsError, match="cannot be written"):
         call(*SMALL, "--results", "/proc/marketenvs-results")
@@ -115,4 +142,6 @@ def test_interquartile_mean_and_interval():
     assert (same.low, same.value, same.high) == pytest.approx((0.7, 0.7, 0.7))
     wide = statistics.stratified([[0.0, 1.0] * 10, [0.0, 1.0] * 10])
     assert wide.low < wide.value < wide.high
-    assert statistics.stratified([[0.0, 1.0] * 10]) == statistics.stratified([[0.0, 1.0] * 10]), "the bootstrap is seeded"
+    assert statistics.stratified([[0.0, 1.0] * 10]) == statistics.stratified([[0.0, 1.0] * 10]), (
+        "the bootstrap is seeded"
+    )

@@ -68,7 +68,7 @@ def peak(values: Sequence[float]) -> str:
     return "rises then falls" if np.flatnonzero(up).max() < np.flatnonzero(down).min() else "other"
 
 
-def numbers(values: Sequence[float]) -> str:
+def numbers(values: Any) -> str:
     """A few numbers for a table."""
     return ", ".join(f"{v:.5g}" for v in values)
 
@@ -177,7 +177,7 @@ def _beta(axis: Any) -> list[Finding]:
         for fixed in (13.0, None):
             curves = []
             for reward in rewards:
-                params = {"block_reward": reward, "mining_ratio": None}
+                params: dict[str, Any] = {"block_reward": reward, "mining_ratio": None}
                 curve = []
                 for beta in betas:
                     params["mining_ratio"] = FirstThen(float(beta), 0.1)
