@@ -1,17 +1,18 @@
 """The floor: the best decisions per role that do not depend on anything seen.
 
-For every agent, the constant with the highest mean payoff over training draws of the market, when its rivals at the
-same stage play constants too (found by fictitious play among constants; the iterate of least regret is kept). A
-follower's constant is judged after earlier moves as tasks judge followers: half of them near the equilibrium, half
-anywhere in the leaders' range. On a fixed market such a constant can be nearly perfect; on drawn markets it shows what
-adapting is worth. (The floor published with a task is found with hindsight on its held-out markets; this one is not.)
+Stage by stage, the position between the bounds (one for all agents of the role, number by number: a grid, then zooms)
+at which an agent could gain least by deviating, on training draws of the market, its rivals at the same stage playing
+the constant too; or every agent's mean equilibrium decision, where that is better. A follower's constant is judged after
+earlier moves as tasks judge followers: half of them near the equilibrium, half anywhere in the leaders' range. On a
+fixed market such a constant can be nearly perfect; on drawn markets it shows what adapting is worth. (The floor
+published with a task is found with hindsight on its held-out markets; this one is not.)
 
 The search knows the model; the policy it returns looks at nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,13 @@ from marketenvs.errors import NotOffered
 from marketenvs.market import Market, Stage, State
 from marketenvs.policy import Policy
 from marketenvs.solution.mixtures import draw_profile
-from marketenvs.solution.search import deviation_values, stage_bounds
+from marketenvs.solution.search import stage_bounds
 from marketenvs.strategy import Pure, Strategy
 
 from .registry import Algorithm
-from .run import Policies, Report, role_seed
+from .run import Policies, Report
 
-MARKETS, GRID, ZOOM, ZOOMS, SWEEPS = 96, 21, 9, 3, 10
+MARKETS, GRID, ZOOMS = 32, 9, 3
 
 
 class StageConstant(Policy):
@@ -58,11 +59,16 @@ class StageConstant(Policy):
         return cls(arrays)
 
 
-def train(task: Any, seed: int, budget: int, report: Report | None = None, markets: int = MARKETS) -> Policies:
-    """The best constants of all roles; ``budget`` is not used: the search asks solvers, it does not play."""
+def train_many(
+    task: Any, seeds: Sequence[int], budget: int, report: Report | None = None, markets: int = MARKETS
+) -> list[Policies]:
+    """The best constants of all roles, found once: they are the same for every seed.
+
+    ``budget`` is not used: the search asks solvers, it does not play.
+    """
     market = task.make_market()
-    rng = np.random.default_rng(role_seed([seed], "best_constant"))
-    state = market.reset(seed=int(rng.integers(1 << 62)), batch=markets, split="train")
+    rng = np.random.default_rng(0xC0)
+    state = market.reset(seed=0xC0, batch=markets, split="train")
     strategy = market.equilibrium(state).strategy
     found: dict[str, dict[str, np.ndarray]] = {role: {} for role in market.roles}
     for number, stage in enumerate(market.stages):
@@ -70,7 +76,7 @@ def train(task: Any, seed: int, budget: int, report: Report | None = None, marke
         found[stage.role][stage.name] = constants_of(market, state, stage.name, played)
         if report is not None:
             report(round(budget * (number + 1) / len(market.stages)))
-    return {role: StageConstant(positions) for role, positions in found.items()}
+    return [{role: StageConstant(positions) for role, positions in found.items()} for _ in seeds]
 
 
 def played_before(
@@ -91,42 +97,28 @@ def played_before(
 
 
 def constants_of(market: Market, state: State, stage: str, played: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(n, k) positions: fictitious play among the constants of one stage; of all sweeps, the least mean regret."""
+    """(n, k) positions of least mean gain from deviating, everybody at the stage playing them."""
     low, high = stage_bounds(market, state, stage)
-    codec = market.stage(stage).codec
-    least, best = np.inf, np.zeros(low.shape[1:])
-    mean, now = np.zeros(low.shape[1:]), dict(played)
-    for sweep in range(1, 1 + SWEEPS):
-        reply = best_positions(market, state, stage, now)
-        mean = mean + (reply - mean) / sweep
-        for trial in (reply, mean):
-            decisions = low + (high - low) * trial
-            now[stage] = codec.snap(np, decisions, low, high) if codec.discrete else decisions
-            regret = float(market.best_response(state, stage, now).gains.mean())
-            if regret < least:
-                least, best = regret, trial
-        if least <= 1e-9 or len(mean) == 1:
-            break
-    return best
+    width = np.where(high > low, high - low, 1.0)
+    usual = ((played[stage] - low) / width).mean(axis=0)  # every agent's own mean equilibrium position
 
+    def gain(positions: np.ndarray) -> float:
+        decisions = {**played, stage: low + (high - low) * positions}
+        return float(market.best_response(state, stage, decisions).gains.mean())
 
-def best_positions(market: Market, state: State, stage: str, played: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(n, k) positions of the constants with the highest mean payoff, number by number: a grid, then zooms."""
-    low, high = stage_bounds(market, state, stage)
-    codec = market.stage(stage).codec
-    best: np.ndarray = np.full(low.shape[1:], 0.5)
-    for k in range(best.shape[1]):
-        centre, width, points = np.full(best.shape[0], 0.5), 0.5, GRID
+    best, least = usual, gain(usual)
+    shared = np.broadcast_to(usual.mean(axis=0), usual.shape).copy()
+    for k in range(shared.shape[1]):
+        offsets, centre, half = np.linspace(-1, 1, GRID), 0.5, 0.5
         for _ in range(1 + ZOOMS):
-            trial = np.repeat(best[None], points, axis=0)
-            trial[..., k] = np.clip(centre + np.linspace(-1, 1, points)[:, None] * width, 0, 1)
-            candidates = low + (high - low) * trial[:, None]
-            if codec.discrete:
-                candidates = np.stack([codec.snap(np, c, low, high) for c in candidates])
-            mean = deviation_values(market, state, stage, played, candidates).mean(axis=1)
-            best = np.take_along_axis(trial, mean.argmax(axis=0)[None, :, None], axis=0)[0]
-            centre, width, points = best[:, k], 2 * width / (points - 1), ZOOM
+            trials = np.repeat(shared[None], len(offsets), axis=0)
+            trials[..., k] = np.clip(centre + half * offsets, 0, 1)[:, None]
+            gains = [gain(trial) for trial in trials]
+            shared = trials[int(np.argmin(gains))]
+            if min(gains) < least:
+                best, least = shared, min(gains)
+            centre, half, offsets = float(shared[0, k]), 2 * half / (GRID - 1), np.linspace(-0.75, 0.75, 7)
     return best
 
 
-ALGORITHM = Algorithm("best_constant", train=train, title="Best constant (floor)", quick_budget=0)
+ALGORITHM = Algorithm("best_constant", train_many=train_many, title="Best constant (floor)", quick_budget=0)

@@ -67,7 +67,7 @@ def dqn(env: Any, rounds: int) -> dict[str, Any]:
         **off_policy(env, rounds),
         "exploration_initial_eps": 0.1,
         "exploration_final_eps": 0.1,
-        "target_update_interval": 1,
+        "target_update_interval": env.num_envs,
         "tau": 0.05,
     }
 

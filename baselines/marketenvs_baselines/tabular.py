@@ -192,7 +192,10 @@ GRIDS: dict[str, dict[str, int]] = {"AIBazaar-v0": {"pricing": 11, "purchase": 1
 def playable(market: Market) -> str | None:
     """None where tables can play the market, else the reason why not."""
     if type(market).action_mask is not Market.action_mask:
-        return f"{market.id} masks actions, which tables do not handle"
+        state = market.reset(seed=0)
+        for stage in market.stages:
+            if stage.codec.discrete and market.action_mask(state, stage.name) is not None:
+                return f"stage {stage.name!r} of {market.id} masks actions, which tables do not handle"
     try:
         for stage in market.stages:
             ActionGrid(stage, GRIDS.get(market.id, {}).get(stage.name, LEVELS))
