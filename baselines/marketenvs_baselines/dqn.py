@@ -1,4 +1,4 @@
-"""Deep Q-networks in one file: DQN, Double DQN, Dueling DQN, and both together, many seeds at once in torch.
+"""Q-learning in one file: DQN, Double DQN, Dueling DQN, both together, and tables; many seeds at once (torch).
 
 V. Mnih et al., "Human-level control through deep reinforcement learning", Nature 518 (2015); H. van Hasselt, A. Guez,
 D. Silver, "Deep reinforcement learning with double Q-learning", AAAI 2016; Z. Wang et al., "Dueling network
@@ -48,6 +48,7 @@ class Constants:
         explore_from: First probability of a uniform legal action.
         explore_to: Last one.
         explore_share: Share of the budget over which it falls linearly.
+        tabular: A table instead of a network (reproductions only: its policy is not exported).
     """
 
     double: bool = False
@@ -63,6 +64,7 @@ class Constants:
     explore_from: float = 1.0
     explore_to: float = 0.02
     explore_share: float = 0.33
+    tabular: bool = False
 
 
 PAPER = {"discount": 0.95, "learning_rate": 0.01, "target_every": 200}
@@ -228,6 +230,46 @@ class Brain:
             self.target.copy_from(self.net)
 
 
+class Table:
+    """The tabular counterpart of `Brain`: a row per situation (the observation rounded to 0.1), grown as they are met."""
+
+    def __init__(self, stage: Stage, agents: int, seeds: Sequence[int], c: Constants, scale: float):
+        space: Any = stage.codec.action_space
+        self.c, self.scale, self.runs, self.agents, self.actions = c, scale, len(seeds), agents, int(space.n)
+        self.q = np.zeros((self.runs, 64, self.actions), np.float32)
+        self.rows: list[dict[bytes, int]] = [{} for _ in seeds]
+        self.streams = Streams(seeds, "table", stage.name)
+        self.chosen = np.zeros((self.runs, agents), np.int64)
+
+    def _row(self, obs: np.ndarray) -> np.ndarray:
+        keys = np.rint(obs * 10).astype(np.int8)
+        out = np.empty(obs.shape[:2], np.int64)
+        for r, i in np.ndindex(out.shape):
+            out[r, i] = self.rows[r].setdefault(keys[r, i].tobytes(), len(self.rows[r]))
+        if out.max() >= self.q.shape[1]:
+            more = np.zeros((self.runs, max(self.q.shape[1], int(out.max())), self.actions), np.float32)
+            self.q = np.concatenate([self.q, more], axis=1)
+        return out
+
+    def act(self, obs: np.ndarray, mask: np.ndarray | None, explore: float) -> np.ndarray:
+        """Epsilon-greedy legal actions (R, n)."""
+        q = self.q[np.arange(self.runs)[:, None], self._row(obs)]
+        legal = np.ones(q.shape, bool) if mask is None else mask
+        u = self.streams.uniform(self.agents, 2)
+        rank = np.cumsum(legal, -1)
+        random = (rank > (u[..., 1] * rank[..., -1]).astype(np.int64)[..., None]).argmax(-1)
+        self.chosen = np.where(u[..., 0] < explore, random, np.where(legal, q, -np.inf).argmax(-1))
+        return self.chosen
+
+    def learn(self, t: Transition, masked: bool) -> None:
+        """Eq. (17) of the two-tier paper for every run and agent."""
+        run = np.arange(self.runs)[:, None]
+        here, after = self._row(t.obs), self._row(t.next_obs)
+        target = t.reward / self.scale + self.c.discount * self.q[run, after].max(-1)
+        at = run, here, self.chosen
+        self.q[at] += self.c.learning_rate * (target - self.q[at])
+
+
 class DQNLearner(Policy):
     """A role's deep Q-learner over all its (discrete) stages; ``trained(b)`` is run b's greedy policy."""
 
@@ -241,8 +283,9 @@ class DQNLearner(Policy):
         seeds = [int(seed)] * batch if isinstance(seed, (int, np.integer)) else list(seed)
         self.rounds = 0
         self.masked: dict[str, bool] = {}
+        kind: Any = Table if self.constants.tabular else Brain
         self.brains = {
-            name: Brain(market.stage(name), market.roles[role], seeds, self.constants, self.scale)
+            name: kind(market.stage(name), market.roles[role], seeds, self.constants, self.scale)
             for name in market.stages_of[role]
         }
 
@@ -264,8 +307,10 @@ class DQNLearner(Policy):
         if stage.name == next(reversed(self.brains)):
             self.rounds += 1
 
-    def trained(self, run: int) -> NetworkPolicy:
-        """What run ``run`` has learned."""
+    def trained(self, run: int) -> Policy:
+        """What run ``run`` has learned (the learner itself, for tables)."""
+        if self.constants.tabular:
+            return self
         return NetworkPolicy({name: brain.net.export(run) for name, brain in self.brains.items()})
 
 
