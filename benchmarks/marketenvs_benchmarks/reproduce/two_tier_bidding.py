@@ -59,8 +59,8 @@ def main(folder: Path, console: Any, quick: bool = False) -> None:
 
 def shown(values: np.ndarray) -> str:
     """IQM with its interval."""
-    _, low, high = interval(list(values))
-    return f"{iqm(values):.4g} [{low:.4g}, {high:.4g}]"
+    found = interval(list(values))
+    return f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]"
 
 
 def learner(name: str, rounds: int, setting: Mapping[str, Any], scale: float, explore_rounds: int) -> Any:
