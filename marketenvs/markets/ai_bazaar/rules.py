@@ -166,7 +166,7 @@ class BazaarParams(MarketParams):
             return False
 
 
-BazaarTheta = theta_type("BazaarTheta", BazaarParams, derived=("margin", "reward", "decay", "types", "crowd"))
+BazaarTheta = theta_type("BazaarTheta", BazaarParams, derived=("margin", "reward", "decay", "price_scale", "purchase_scale", "types", "crowd"))
 
 
 class BazaarHistory(NamedTuple):
@@ -216,7 +216,20 @@ class AIBazaar(Market):
             cyclic = (np.arange(n)[:, None] + np.arange(n)[None, :]) % n
             index = xp.asarray(cyclic.reshape(-1), device=self.backend.device)
             crowd = xp.reshape(xp.take(types, index, axis=1), (types.shape[0], n, 4 * n))
-        return theta._replace(margin=margin, reward=reward, decay=decay, types=types, crowd=crowd)
+        return theta._replace(
+            margin=margin,
+            reward=reward,
+            decay=decay,
+            price_scale=self._inverse_width(theta.price_min, theta.price_max),
+            purchase_scale=self._inverse_width(theta.purchase_min, theta.purchase_max),
+            types=types,
+            crowd=crowd,
+        )
+
+    def _inverse_width(self, low: Array, high: Array) -> Array:
+        """1 / (high - low), 0 for a range of no width: what observations are scaled by."""
+        xp, width = self.xp, high - low
+        return xp.where(width > 0, 1.0 / xp.where(width > 0, width, 1.0), 0.0 * width)
 
     def _scaled(self, value: Array, low: float, high: float) -> Array:
         return (value - low) * (1.0 / (high - low)) if high > low else 0.0 * value
@@ -243,23 +256,19 @@ class AIBazaar(Market):
         kind, n = self.params.observation, self.params.n_consumers
         batch = state.seed.shape[0]
 
-        def scaled(value: Array, low: Array, high: Array) -> Array:
-            width = high - low
-            return (value - low) * xp.where(width > 0, 1.0 / xp.where(width > 0, width, 1.0), 0.0 * width)
-
         purchases: Any = None
         if kind != "paper" or stage == "pricing":
-            purchases = scaled(last.purchases, theta.purchase_min, theta.purchase_max)
+            purchases = (last.purchases - theta.purchase_min) * theta.purchase_scale
         if stage == "pricing":
             parts = [purchases]
             if kind != "paper":
-                price = scaled(last.price, theta.price_min, theta.price_max)
+                price = (last.price - theta.price_min) * theta.price_scale
                 mean, least, most = (f(purchases, axis=1, keepdims=True) for f in (xp.mean, xp.min, xp.max))
                 parts += [price, mean, least, most]
             if kind == "full":
                 parts.append(xp.broadcast_to(xp.reshape(theta.types, (-1, 4 * n)), (batch, 4 * n)))
             return (xp.concat(parts, axis=1) if len(parts) > 1 else parts[0])[:, None, :]
-        price = scaled(state.decisions["pricing"][:, :, 0], theta.price_min, theta.price_max)
+        price = (state.decisions["pricing"][:, :, 0] - theta.price_min) * theta.price_scale
         price = xp.broadcast_to(price, (batch, n))[:, :, None]
         if kind == "paper":
             return price
@@ -278,10 +287,10 @@ class AIBazaar(Market):
     def expected(self, state: State, decisions: Mapping[str, Array]) -> dict[str, Array]:
         price, amounts = decisions["pricing"][:, :, 0], decisions["purchase"][:, :, 0]
         share, _ = self._contest(state, amounts)
-        return self._payoffs(state.theta, price, amounts, state.theta.reward * share)
-
-    def _payoffs(self, theta: Any, price: Array, amounts: Array, mined: Array) -> dict[str, Array]:
         demand = self.xp.sum(amounts, axis=1, keepdims=True)
+        return self._payoffs(state.theta, price, amounts, demand, state.theta.reward * share)
+
+    def _payoffs(self, theta: Any, price: Array, amounts: Array, demand: Array, mined: Array) -> dict[str, Array]:
         return {
             "provider": (price - theta.unit_cost) * demand,
             "consumer": amounts * (theta.margin - theta.payment_weight * price) + mined,
@@ -299,8 +308,9 @@ class AIBazaar(Market):
             mined = wins * theta.token_effect * (theta.block_reward + theta.transaction_reward * theta.block_size)
         else:
             mined = theta.reward * share
-        payoffs = self._payoffs(theta, price, amounts, mined)
-        demand = xp.sum(amounts, axis=1)
+        demand = xp.sum(amounts, axis=1, keepdims=True)
+        payoffs = self._payoffs(theta, price, amounts, demand, mined)
+        demand = demand[:, 0]
         utility = payoffs["provider"][:, 0] + xp.sum(payoffs["consumer"], axis=1)
         paid = price[:, 0] * (xp.sum(theta.payment_weight * amounts, axis=1) - demand)
         metrics = {
