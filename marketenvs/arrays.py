@@ -24,7 +24,7 @@ Array = Any
 """An array of whichever library the market runs on."""
 
 BACKENDS = {
-    "numpy": "array_api_compat.numpy",
+    "numpy": "numpy",
     "torch": "array_api_compat.torch",
     "jax": "jax.numpy",
     "array_api_strict": "array_api_strict",

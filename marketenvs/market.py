@@ -619,11 +619,9 @@ def tree_map(function: Any, tree: Any) -> Any:
 
 
 def _is_array(xp: Any, value: Any, dtype: Any) -> bool:
-    return (
-        not isinstance(value, (int, float, list, tuple))
-        and getattr(value, "dtype", None) == dtype
-        and hasattr(value, "shape")
-    )
+    if isinstance(value, np.ndarray):
+        return xp is np and value.dtype == dtype
+    return not isinstance(value, (int, float, list, tuple)) and getattr(value, "dtype", None) == dtype
 
 
 def _rebuild(cls: type[Market], params: Any, backend: Backend, id: str) -> Market:

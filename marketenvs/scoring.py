@@ -96,7 +96,10 @@ def evaluate(task: Task, policies: Mapping[str, Any], seed: int = 0) -> Evaluati
     market = task.make_market()
     check_roles(market, policies)
     judged = _judge(task, market, policies, seed)
-    scores = {role: 1.0 - judged.regret[role] / task.anchors[role] for role in market.roles}
+    if task.definition.track == "team":
+        scores = dict.fromkeys(market.roles, _team_score(task, judged.welfare))
+    else:
+        scores = {role: 1.0 - judged.regret[role] / task.anchors[role] for role in market.roles}
     score = float(np.mean(list(scores.values())))
     floor = max(1e-12, max(task.epsilon * task.scale[r] / task.anchors[r] for r in market.roles))
     upper = judged.upper if math.isfinite(judged.upper) else None
@@ -115,6 +118,13 @@ def evaluate(task: Task, policies: Mapping[str, Any], seed: int = 0) -> Evaluati
         metrics=judged.metrics,
         seconds=time.perf_counter() - begun,
     )
+
+
+def _team_score(task: Task, welfare: float) -> float:
+    """(W - W_random) / (W* - W_random): the shared reward's place between uniform play and the social optimum."""
+    if task.optimum is None or task.random_welfare is None:
+        raise MarketEnvsError(f"task {task.name}: a team task needs a market with a social optimum")
+    return (welfare - task.random_welfare) / (task.optimum - task.random_welfare)
 
 
 def check_roles(market: Market, policies: Mapping[str, Any]) -> None:
@@ -372,8 +382,13 @@ def anchors(task: Task) -> dict[str, Any]:
     market = task.make_market()
     policies = {role: Uniform() for role in market.roles}
     judged = _judge(task, market, policies, seed=7)
+    team = task.definition.track == "team"
+    if team and (task.optimum is None or not task.optimum > judged.welfare):
+        raise MarketEnvsError(
+            f"task {task.name}: no social optimum above the welfare of uniform play; no team score can be defined"
+        )
     for role, value in judged.regret.items():
-        if not value > 0:
+        if not value > 0 and not team:
             raise MarketEnvsError(
                 f"task {task.name}: uniform play has no regret for role {role!r}; no score can be defined"
             )
@@ -387,7 +402,8 @@ def anchors(task: Task) -> dict[str, Any]:
         for role in sums:
             sums[role] += float(np.abs(market.backend.numpy(outcome.payoffs[role])).mean()) / 8
     scale = {role: value if value > 0 else 1.0 for role, value in sums.items()}
-    return {"anchors": judged.regret, "scale": scale, "panel": panel_anchors(task)}
+    frozen = {"anchors": judged.regret, "scale": scale, "panel": panel_anchors(task)}
+    return frozen | ({"random_welfare": judged.welfare} if team else {})
 
 
 def best_constant(task: Task, points: int = 9, zooms: int = 2) -> dict[str, Constant]:

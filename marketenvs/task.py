@@ -94,6 +94,7 @@ class Task:
         floors: Policy name -> score of trivial policies (best constant, myopic).
         optimum: Mean welfare at the social optimum (None if the market has no such oracle).
         panel: Role -> member of the role track's panel -> payoffs of (uniform, reference) play.
+        random_welfare: Mean welfare of uniform play (team track: score 0); None for other tracks.
         hash: SHA-256 of the content.
     """
 
@@ -107,6 +108,7 @@ class Task:
     floors: Mapping[str, float]
     optimum: float | None
     panel: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    random_welfare: float | None = None
     hash: str = ""
 
     @property
@@ -151,6 +153,7 @@ class Task:
             "prefixes": {k: {s: a.tolist() for s, a in v.items()} for k, v in self.prefixes.items()},
             "floors": dict(self.floors),
             "optimum": self.optimum,
+            "random_welfare": self.random_welfare,
             "panel": {r: {m: list(v) for m, v in t.items()} for r, t in self.panel.items()},
         }
         return content
@@ -181,7 +184,10 @@ class Task:
         prefixes = {
             k: {s: np.asarray(a, dtype=np.float64) for s, a in v.items()} for k, v in content["prefixes"].items()
         }
-        rest = {k: content[k] for k in ("rejected", "scale", "anchors", "epsilon", "floors", "optimum", "panel")}
+        rest = {
+            k: content[k]
+            for k in ("rejected", "scale", "anchors", "epsilon", "floors", "optimum", "panel", "random_welfare")
+        }
         return cls(definition, tuple(content["instances"]), prefixes=prefixes, hash=data["hash"], **rest)
 
 
