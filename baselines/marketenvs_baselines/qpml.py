@@ -33,9 +33,9 @@ PRICE_BINS = 6
 
 
 def _sight(market: Market, stage: str, leader_state: str, bins: int) -> Sight:
-    """Buyers read the posted prices in six bins each; sellers read nothing (rounds are independent)."""
+    """Buyers read the posted prices in six bins each, or nothing; sellers read nothing (rounds are independent)."""
     p: Any = market.params
-    if stage == "bidding" and p.n_sellers * p.price_groups <= 3:
+    if leader_state != "none" and stage == "bidding" and p.n_sellers * p.price_groups <= 3:
         return ExactSight(p.n_sellers * p.price_groups, PRICE_BINS)
     return Sight()
 
