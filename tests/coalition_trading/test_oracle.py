@@ -62,7 +62,12 @@ def test_reference_price_equilibria(case):
     _, curves, member, sellers, capacity, regime, low, high, profit, surplus = case
     _, found = play(curves, member, sellers, capacity)
     assert REGIMES[found.regime[0]] == regime
-    for got, want in ((found.low_price, low), (found.high_price, high), (found.profit, profit), (found.surplus, surplus)):
+    for got, want in (
+        (found.low_price, low),
+        (found.high_price, high),
+        (found.profit, profit),
+        (found.surplus, surplus),
+    ):
         assert got[0] == pytest.approx(want, abs=6e-11)
     assert found.epsilon[0] <= 1e-9 * profit
 
@@ -76,7 +81,13 @@ def test_choke_prices_and_quantities():
     use = envelope_use(steep, np.zeros(5), np.zeros(5))
     assert use == pytest.approx([1.3849397567, 1.3520419474, 1.3234386471, 1.2777505618, 1.2436898526], abs=5e-11)
     unit = make_curves(np.ones(5), np.ones(5), steep, 0.0, 0.0)
-    slopes = [0.5922248171, 0.6303406780, 0.6604841638, 0.7060653413, 0.7394081561]  # the spec prints ...562; 40 digits give ...5612
+    slopes = [
+        0.5922248171,
+        0.6303406780,
+        0.6604841638,
+        0.7060653413,
+        0.7394081561,
+    ]  # the spec prints ...562; 40 digits give ...5612
     assert unit.choke_price == pytest.approx(slopes, abs=5e-11)
 
 
@@ -159,7 +170,9 @@ def test_r8_by_a_second_method():
 
 def test_r11_grid_game():
     levels = grid.price_levels(1.0, 2.0, 100)
-    first, second = grid.duopoly_matrices(default(), np.array([0, 1, 1], bool), levels, np.full(2, 50.0), np.full(2, COST))
+    first, second = grid.duopoly_matrices(
+        default(), np.array([0, 1, 1], bool), levels, np.full(2, 50.0), np.full(2, COST)
+    )
     game, exact = play(default(), (0, 1, 1), 2, 50)
     upper = distribution(game, exact, (levels + 0.5 / 99)[None])[0]
     binned = np.diff(np.concatenate([[0.0], upper]))

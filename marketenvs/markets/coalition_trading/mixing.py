@@ -277,9 +277,21 @@ def quantile(game: Game, found: PriceEquilibrium, chance: Floats) -> Floats:
     """
     low = np.broadcast_to(column(found.low_price, chance), chance.shape).copy()
     high = np.broadcast_to(column(found.high_price, chance), chance.shape).copy()
-    at_low = distribution(game, found, low) >= chance
+    weights = binomial(game.sellers - 1, chance)  # of the cheaper rivals, if their distribution stood at ``chance``
+    starts, ends, levels = found.gap_start.T, found.gap_end.T, found.gap_level.T
+
+    def reached(price: Floats) -> NDArray[np.bool_]:
+        """Whether the distribution is at least ``chance``: the price still earns pi when rivals are that likely cheaper."""
+        sales = np.sum(weights * sales_after(game, coalition_demand(game, price)[0]), axis=-1)
+        enough = (price - column(game.cost, price)) * sales >= column(found.profit, price)
+        for start, end, level in zip(starts, ends, levels, strict=True):
+            inside = (price >= column(start, price)) & (price <= column(end, price)) & column(end > start, price)
+            enough = np.where(inside, column(level, price) >= chance, enough)
+        return enough
+
+    atom = column(found.atom, chance) >= chance
     for _ in range(BISECTIONS):
         mid = 0.5 * (low + high)
-        enough = distribution(game, found, mid) >= chance
+        enough = reached(mid) | atom
         low, high = np.where(enough, low, mid), np.where(enough, mid, high)
-    return np.where(at_low, column(found.low_price, chance), high)
+    return np.where(atom, column(found.low_price, chance), high)

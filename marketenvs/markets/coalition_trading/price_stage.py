@@ -64,11 +64,13 @@ class PriceMixture(Strategy):
         sample: uniforms (R, k, M) to prices (R, k, M).
         chances: prices (R, k) to the probabilities of a seller being below and exactly at them, each (R, M, k).
         support: lowest and highest price, (R,) each.
+        alike: whether all sellers have the same distribution, capacity and cost.
     """
 
     sample: Callable[[Floats], Floats]
     chances: Callable[[Floats], tuple[Floats, Floats]]
     support: tuple[Floats, Floats]
+    alike: bool = False
 
     def draw(self, uniforms: Floats) -> Floats:
         """Prices (B, M, 1) from uniforms (B, M)."""
@@ -76,6 +78,14 @@ class PriceMixture(Strategy):
         rows = self.support[0].size
         wide = u[None] if rows == 1 else u[:, None, :]
         return self.sample(wide).reshape(*u.shape, 1)
+
+    def draw_many(self, uniforms: Floats) -> Floats:
+        """Prices (D, B, M, 1) from uniforms (D, B, M), in one pass."""
+        rows = self.support[0].size
+        wide = uniforms.reshape(1, -1, uniforms.shape[2]) if rows == 1 else np.swapaxes(uniforms, 0, 1)
+        found = self.sample(wide)
+        found = found.reshape(uniforms.shape) if rows == 1 else np.swapaxes(found, 0, 1)
+        return found[..., None]
 
     def cdf(self, price: Floats) -> Floats:
         """Distribution functions (R, M, k) at prices (R, k)."""
@@ -107,7 +117,7 @@ def symmetric_mixture(game: Game, found: PriceEquilibrium) -> PriceMixture:
         at = np.where(point, 1.0, floor)
         return tuple(np.repeat(x[:, None, :], m, axis=1) for x in (upto - at, at))  # type: ignore[return-value]
 
-    return PriceMixture(sample, chances, (found.low_price, found.high_price))
+    return PriceMixture(sample, chances, (found.low_price, found.high_price), alike=True)
 
 
 def _identical(values: Floats) -> bool:

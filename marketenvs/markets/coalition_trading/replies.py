@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 FINE = 129  # evenly spaced candidate prices beside the exact ones
 GOLDEN = 0.6180339887498949
-SHRINKS = 60
+SHRINKS = 44
 CHUNK = 20_000  # markets settled at once when payoffs of mixtures are averaged
 QUANTILES = 128  # points of a continuous distribution whose own profit is averaged
 
@@ -309,7 +309,8 @@ def _mixed_prices(market: CoalitionTrading, v: View, batch: int, prices: Strateg
     rows = 1 if isinstance(prices, PriceMixture) and v.rows == 1 and prices.support[0].size == 1 else batch
     chances, points = _chances(prices, rows, m)
     best, values, gains = np.empty((rows, m)), np.empty((rows, m)), np.empty((rows, m))
-    for i in range(m):
+    alike = isinstance(prices, PriceMixture) and prices.alike
+    for i in range(1 if alike else m):
 
         def worth(price: Floats, i: int = i) -> Floats:
             return _expected_profit(v, chances, i, price)
@@ -320,6 +321,8 @@ def _mixed_prices(market: CoalitionTrading, v: View, batch: int, prices: Strateg
         played = np.broadcast_to(_own_average(prices, worth, points, i), (rows,))
         gains[:, i] = np.maximum(top - played, 0.0)
         best[:, i], values[:, i] = at, played + gains[:, i]
+    if alike:
+        best, values, gains = (np.repeat(x[:, :1], m, axis=1) for x in (best, values, gains))
     scale = np.maximum(1.0, np.abs(values))
     gains = np.where(gains > 1e-11 * scale, gains, 0.0)
     kind = "exact" if not isinstance(prices, Sampler) else "estimate"
@@ -369,26 +372,45 @@ def _mixed_purchases(
     prices = prices.answer(state) if isinstance(prices, Reply) else prices
     rng = np.random.default_rng(0)
     u = np.stack([rng.permutation((np.arange(draws) + 0.5) / draws) for _ in range(m)], axis=1)
-    total: list[Floats] = [np.zeros(1)] * 3
-    for k in range(draws):
-        price = prices.draw(np.broadcast_to(u[k], (batch, m)))
-        here = market.commit(
-            state, "pricing", market.check_decisions(state, "pricing", np.broadcast_to(price, (batch, m, 1)))
-        )
-        answer = profile["purchase"]
-        answer = answer.answer(here) if isinstance(answer, Reply) else answer
-        asked = np.broadcast_to(
-            answer.draw(rng.uniform(size=(batch, market.params.n_buyers))), answer.draw(u[:1, :1]).shape
-        )
-        here = market.commit(here, "purchase", market.check_decisions(here, "purchase", asked))
-        decisions = {name: market.backend.numpy(x) for name, x in here.decisions.items()}
-        found = best_reply(market, state, "purchase", decisions)
-        parts = (found.decisions, found.values, found.gains)
-        total = [a + b / draws for a, b in zip(total, parts, strict=True)] if k else [x / draws for x in parts]
-    settled = not np.any(total[2])
-    upper = total[2] if settled else np.full_like(total[2], np.inf)
+    price = _joint(prices, u, batch)
+    here = market.take(state, np.tile(np.arange(batch), draws))
+    here = market.commit(here, "pricing", market.check_decisions(here, "pricing", price))
+    here = market.commit(
+        here, "purchase", market.check_decisions(here, "purchase", _asked(market, here, profile, draws))
+    )
+    decisions = {name: market.backend.numpy(x) for name, x in here.decisions.items()}
+    found = best_reply(market, here, "purchase", decisions)
+    asked, values, gains = (
+        x.reshape(draws, batch, *x.shape[1:]).mean(axis=0) for x in (found.decisions, found.values, found.gains)
+    )
+    settled = not np.any(gains)
+    upper = gains if settled else np.full_like(gains, np.inf)
     method = f"exact purchases at {draws} paired quantiles of the prices"
-    return BestResponse(total[0], total[1], total[2], upper, "exact" if settled else "estimate", method)
+    return BestResponse(asked, values, gains, upper, "exact" if settled else "estimate", method)
+
+
+def _joint(prices: Strategy, uniforms: Floats, batch: int) -> Floats:
+    """Prices of D draws in every market, (D * B, M, 1), from uniforms (D, M)."""
+    wide = np.broadcast_to(uniforms[:, None, :], (uniforms.shape[0], batch, uniforms.shape[1]))
+    if isinstance(prices, PriceMixture):
+        drawn = prices.draw_many(wide)
+    else:
+        drawn = np.stack([np.broadcast_to(prices.draw(x), (*x.shape, 1)) for x in wide])
+    return drawn.reshape(-1, *drawn.shape[2:])
+
+
+def _asked(market: CoalitionTrading, here: State, profile: Mapping[str, Strategy], draws: int) -> Floats:
+    """What the buyers ask for in ``draws`` copies of the markets, prices committed, (draws * B, N, k)."""
+    answer, rng = profile["purchase"], np.random.default_rng(0)
+    n, total = market.params.n_buyers, market.batch(here)
+    if isinstance(answer, Reply):
+        answer = answer.answer(here)
+        return np.broadcast_to(
+            answer.draw(rng.uniform(size=(total, n))), (total, n, market.stage("purchase").codec.width)
+        )
+    batch = total // draws
+    drawn = [answer.draw(rng.uniform(size=(batch, n))) for _ in range(draws)]
+    return np.concatenate([np.broadcast_to(x, (batch, *x.shape[1:])) for x in drawn])
 
 
 def mixed_payoff(market: CoalitionTrading, state: State, profile: Mapping[str, Strategy]) -> dict[str, Floats]:
@@ -417,14 +439,9 @@ def mixed_payoff(market: CoalitionTrading, state: State, profile: Mapping[str, S
     for first in range(0, draws, step):
         part = u[first : first + step]
         many = market.take(here, np.tile(np.arange(batch), len(part)))
-        joint = [np.broadcast_to(prices.draw(np.broadcast_to(x, (batch, m))), (batch, m, 1)) for x in part]
-        many = market.commit(many, "pricing", market.check_decisions(many, "pricing", np.concatenate(joint)))
-        if isinstance(answer, Reply):
-            asked = answer.answer(many).draw(np.full((batch * len(part), market.params.n_buyers), 0.5))
-        else:
-            rng = np.random.default_rng(first)
-            drawn = [answer.draw(rng.uniform(size=(batch, market.params.n_buyers))) for _ in part]
-            asked = np.concatenate([np.broadcast_to(x, (batch, *x.shape[1:])) for x in drawn])
+        joint = _joint(prices, part, batch)
+        many = market.commit(many, "pricing", market.check_decisions(many, "pricing", joint))
+        asked = _asked(market, many, profile, len(part))
         many = market.commit(many, "purchase", market.check_decisions(many, "purchase", asked))
         for role, x in market.expected(many, many.decisions).items():
             total[role] += market.backend.numpy(x).reshape(len(part), batch, -1).sum(axis=0) / draws

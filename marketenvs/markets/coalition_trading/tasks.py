@@ -1,0 +1,45 @@
+"""Tasks of coalition trading, as their author writes them (``marketenvs suite build`` freezes them)."""
+
+from ...arrays import Uniform
+from ...task import Definition, Plan
+
+TASKS = (
+    Definition(
+        "coalition-fixed",
+        "CoalitionTrading-v0",
+        "default",
+        title="one known market, prices clear it",
+        tests="tripwire: a constant price pair and a demand rule solve it; a learner below 0.9 here is broken",
+        rounds=100_000,
+        tripwire=True,
+        plan=Plan(markets=10, prefixes=8),
+    ),
+    Definition(
+        "coalition-drop",
+        "CoalitionTrading-v0",
+        "drop",
+        {"reputation": Uniform(0.4, 1.0)},
+        title="users dropped in a cell",
+        tests="radio and reputations set the price regime, pure or mixed",
+        rounds=300_000,
+    ),
+    Definition(
+        "coalition-mixed",
+        "CoalitionTrading-v0",
+        "reduced",
+        title="two buyers, mixed prices",
+        tests="mixing; deterministic policies cannot win",
+        rounds=300_000,
+        plan=Plan(markets=10, prefixes=8),
+    ),
+    Definition(
+        "coalition-labels",
+        "CoalitionTrading-v0",
+        "labels",
+        {"reputation": Uniform(0.4, 1.0)},
+        title="who joins whom",
+        tests="three stages: labels, prices, purchases; certified draws only",
+        rounds=300_000,
+    ),
+)
+QUICK = ("coalition-mixed", "coalition-drop")
