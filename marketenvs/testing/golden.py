@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import to_numpy
-from ..market import Market
+from ..market import Market, State
+from ..params import numeric_fields
 from ..registry import make
 from ..registry import spec as find_spec
 from ..task import write_json
@@ -48,8 +49,9 @@ def golden_trajectory(market: Market) -> dict[str, Any]:
     }
 
 
-def _theta(theta: Any) -> list[tuple[str, Any]]:
-    return list(probe.leaves(theta))
+def _parameters(market: Market, state: State) -> dict[str, Any]:
+    """The declared parameters; what is derived from them is the market's own business."""
+    return {f.name: to_numpy(getattr(state.theta, f.name)).tolist() for f in numeric_fields(market.Params)}
 
 
 def _lists(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from ..arrays import to_numpy
 from ..errors import NotOffered
 from ..market import Market, State
+from ..solution.mixtures import draw_profile
 from ..strategy import Equilibrium, Pure, Reply
 from . import probe
 from .probe import ensure
@@ -190,7 +191,7 @@ def equilibrium(market: Market) -> None:
 
 
 def _path(found: Equilibrium, stage: str) -> Any:
-    return found.on_path[stage] if stage in found.on_path else None
+    return found.on_path.get(stage)
 
 
 def _pure(found: Equilibrium, market: Market) -> bool:
@@ -259,13 +260,37 @@ def respond(market: Market) -> None:
                 not over.any(),
                 f"respond after {list(prefix)} is certified with epsilon {answer.epsilon}, but {name!r} leaves gains {gain}",
             )
-        if all(_path(answer, name) is not None for name in names[cut:]):
+        if any(_path(answer, name) is None for name in names[cut:]):
+            _sample_values(market, state, prefix, scale)
+        else:
             pure = {**prefix, **{name: np.asarray(answer.on_path[name]) for name in names[cut:]}}
             for name in names[cut:]:
                 role = market.stage(name).role
                 limit = to_numpy(market.payoff(state, pure)[role]) + (answer.epsilon + 10 * SLACK * scale)[:, None]
                 limit = np.where(answer.certified[:, None], limit, np.inf)
                 _try_deviations(market, state, pure, name, limit, f"respond after {list(prefix)}", 9)
+
+
+def _sample_values(market: Market, state: State, prefix: Mapping[str, np.ndarray], scale: np.ndarray) -> None:
+    """Raise unless the values of a mixed answer are the mean payoffs of its draws, within 5 standard errors and rare events."""
+    draws, batch = 600, market.batch(state)
+    many = market.take(state, np.tile(np.arange(batch), draws))
+    tiled = {name: np.tile(value, (draws, 1, 1)) for name, value in prefix.items()}
+    answer = market.respond(many, tiled)
+    played = {
+        **{name: Pure(value) for name, value in tiled.items()},
+        **{n: s for n, s in answer.strategy.items() if n not in tiled},
+    }
+    payoffs = market.payoff(many, draw_profile(market, many, played, np.random.default_rng(17)))
+    for role, value in payoffs.items():
+        drawn = to_numpy(value).reshape(draws, batch, -1)
+        error = 5 * drawn.std(axis=0, ddof=1) / np.sqrt(draws) + 25 / 3 * scale[:, None] / draws
+        stated = np.asarray(answer.values[role])[:batch]
+        off = np.abs(drawn.mean(axis=0) - stated) > error
+        ensure(
+            not off.any(),
+            f"respond after {list(prefix)}: values of {role!r} are {stated}, but {draws} draws earn {drawn.mean(axis=0)}",
+        )
 
 
 def social_optimum(market: Market) -> None:

@@ -184,11 +184,16 @@ def deviation_payoffs(
     tried[stage][:, agent] = candidates.reshape(count * batch, -1)
     later = names[names.index(stage) + 1 :]
     if later:
+        role = market.stage(stage).role
         try:
             answer = market.respond(many, {name: tried[name] for name in names if name not in later})
-            pure = all(name in answer.on_path and answer.on_path[name] is not None for name in later)
-            tried |= {name: np.asarray(answer.on_path[name]) if pure else answer.strategy[name] for name in later}
         except NotOffered:
-            pass
+            pass  # then they stay as played
+        else:
+            if not all(name in answer.on_path and answer.on_path[name] is not None for name in later):
+                return np.asarray(answer.values[role])[:, agent].reshape(
+                    count, batch
+                )  # mixed; ``respond`` is checked by itself
+            tried |= {name: np.asarray(answer.on_path[name]) for name in later}
     payoffs = market.payoff(many, tried)[market.stage(stage).role]
     return market.backend.numpy(payoffs)[:, agent].reshape(count, batch)

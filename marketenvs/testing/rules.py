@@ -297,8 +297,9 @@ def outcomes(market: Market) -> None:
 
 
 def expectation(market: Market, z: float = 5.0) -> None:
-    """``payoff`` is the mean of ``outcome`` over what nobody has seen: their difference averages to zero within ``z`` standard errors
-    (and what events too rare to be seen here could still add).
+    """``payoff`` is the mean of ``outcome`` over what nobody has seen.
+
+    Their difference averages to zero within ``z`` standard errors, and what events too rare to be seen here could still add.
 
     The state is held and the round's noise redrawn, from fixed keys, so the check gives the same answer every time.
     """
@@ -329,7 +330,7 @@ def _ensure_mean_zero(gap: np.ndarray, size: float, z: float, who: str, redraws:
     error = gap.std(axis=0, ddof=1) / np.sqrt(redraws) if redraws > 1 else np.zeros_like(mean)
     rare = (
         0.0
-        if redraws == 1 or not (gap != gap[:1]).any() and np.abs(mean).max() < 1e-9 * size
+        if redraws == 1 or (not (gap != gap[:1]).any() and np.abs(mean).max() < 1e-9 * size)
         else z * z / 3 * size / redraws
     )
     off = np.abs(mean) > z * error + rare + 1e-9 * size
@@ -347,7 +348,7 @@ def symmetry(market: Market) -> None:
     the class attribute ``anonymous``: the tuple of roles whose agents are interchangeable (default: all roles).
     """
     anonymous = getattr(type(market), "anonymous", None)
-    roles = market.roles if anonymous is None else {r: market.roles[r] for r in anonymous}
+    roles = market.roles if anonymous is None else {r: market.roles[r] for r in anonymous if r in market.roles}
     batch = 7 if 7 not in market.roles.values() else 5
     state = market.reset(21, batch=batch)
     profile = probe.random_profile(market, state, 21)

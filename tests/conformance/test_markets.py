@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,22 +12,37 @@ from marketenvs import testing
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MARKETS = marketenvs.list_markets()
-PRESETS = [(id, preset) for id in MARKETS for preset in marketenvs.list_presets(id)]
 LIBRARIES = ("torch", "jax", "array_api_strict")
 
 
-@pytest.mark.parametrize("check", testing.CHECKS)
-@pytest.mark.parametrize(("id", "preset"), PRESETS, ids=[f"{i}:{p}" for i, p in PRESETS])
+def _cases():
+    """All presets; of presets that differ in numbers only (``table1_10_100``, ``table1_10_300``) the first is in the quick tests."""
+    for id in MARKETS:
+        families = set()
+        for preset in marketenvs.list_presets(id):
+            family = re.sub(r"\d+", "#", preset)
+            for check in testing.CHECKS:
+                slow = family in families or (id, preset, check) in SLOW
+                yield pytest.param(
+                    id, preset, check, marks=[pytest.mark.slow] if slow else [], id=f"{id}:{preset}-{check}"
+                )
+            families.add(family)
+
+
+SLOW = {("CoalitionTrading-v0", "labels", check) for check in testing.ORACLE_CHECKS}
+
+
+@pytest.mark.parametrize(("id", "preset", "check"), _cases())
 def test_market(id, preset, check):
     testing.run_check(check, marketenvs.make(id, preset=preset))
 
 
 def _array_cases():
-    """Untraced JAX compiles every operation by itself, which takes long: one market of it is in the quick tests."""
+    """JAX compiles for seconds: in the quick tests every market runs traced in float64 (test_third_party.py has the other ways)."""
     for id in MARKETS:
         for library in LIBRARIES:
             for check in testing.LIBRARY_CHECKS:
-                slow = library == "jax" and check == "public_calls" and id != "AIBazaar-v0"
+                slow = library == "jax" and check != "same_numbers"
                 marks = [pytest.mark.slow] if slow else []
                 yield pytest.param(id, library, check, marks=marks, id=f"{id}-{library}-{check}")
 

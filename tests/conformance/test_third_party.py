@@ -117,7 +117,7 @@ def test_bad_names(name, message, tmp_path):
 def test_nothing_is_overwritten(tmp_path):
     path = write_market("FishMarket", tmp_path)
     path.write_text("my work")
-    with pytest.raises(MarketEnvsError, match="fish_market.py exists; nothing was overwritten"):
+    with pytest.raises(MarketEnvsError, match=r"fish_market\.py exists; nothing was overwritten"):
         write_market("FishMarket", tmp_path)
     assert path.read_text() == "my work"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 
@@ -50,14 +51,12 @@ def test_decisions_that_are_not_finite(value, stage, market, agent):
 def test_shapes_are_accepted_or_refused(shape):
     """Accepted: (B, n, 1), (1, n, 1), (B, n), (1, n); a scalar too. Nothing else is guessed at."""
     good = shape in [(2, 3, 1), (1, 3, 1), (2, 3), (1, 3)]
-    try:
-        MARKET.step(STATE, {"pricing": 15.0, "purchase": np.full(shape, 40.0)})
-    except InvalidAction as error:
-        assert not good
-        assert "(2, 3, 1)" in str(error)
-        assert str(shape) in str(error)
+    profile = {"pricing": 15.0, "purchase": np.full(shape, 40.0)}
+    if good:
+        MARKET.step(STATE, profile)
     else:
-        assert good
+        with pytest.raises(InvalidAction, match=re.escape("(2, 3, 1)") + ".*" + re.escape(str(shape))):
+            MARKET.step(STATE, profile)
 
 
 def test_ways_to_write_a_profile():
@@ -150,7 +149,7 @@ def test_a_market_that_another_process_unpickles_keeps_its_id():
 
 
 def test_importing_marketenvs_is_light():
-    heavy = "torch jax ray stable_baselines3 matplotlib pandas statsmodels".split()
+    heavy = ["torch", "jax", "ray", "stable_baselines3", "matplotlib", "pandas", "statsmodels"]
     code = f"import sys, marketenvs; marketenvs.make('AIBazaar-v0').reset(0); print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
@@ -158,12 +157,12 @@ def test_importing_marketenvs_is_light():
 
 @pytest.mark.parametrize("id", ["Fish", "Fish-v", "Fish-vx", "-v0", "Fish-v0-beta"])
 def test_ids_must_be_versioned(id):
-    with pytest.raises(InvalidParameter, match="must end in a version"):
+    with pytest.raises(InvalidParameter, match=r"must end in a version"):
         marketenvs.register(MarketSpec(id, "nowhere:Fish", ("seller",), "Fish", "None."))
 
 
 def test_taken_ids():
-    with pytest.raises(InvalidParameter, match="'AIBazaar-v0' is taken by marketenvs.markets.ai_bazaar"):
+    with pytest.raises(InvalidParameter, match=r"'AIBazaar-v0' is taken by marketenvs\.markets\.ai_bazaar"):
         marketenvs.register(MarketSpec("AIBazaar-v0", "nowhere:Fish", ("seller",), "Fish", "None."))
 
 

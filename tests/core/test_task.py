@@ -94,7 +94,7 @@ def test_damaged_files(tmp_path, drawn_task):
     with pytest.raises(MarketEnvsError, match="format 99 is not supported"):
         load_task(path)
     path.write_text("[1, 2]")
-    with pytest.raises(MarketEnvsError, match="broken.json"):
+    with pytest.raises(MarketEnvsError, match=r"broken\.json"):
         load_task(path)
     with pytest.raises(UnknownName, match="no task file"):
         load_task(tmp_path / "absent.json")
