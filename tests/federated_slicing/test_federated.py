@@ -34,7 +34,7 @@ class Task:
 
 def learner_after(rounds, seeds=(0, 1), **settings):
     options = {"n_devices": 5} if "market" not in settings else settings.pop("market")
-    learner = FederatedLearner(Settings(batch=16, hidden=(16,), **settings))
+    learner = FederatedLearner(Settings(batch=16, hidden=(16,), patience=0, **settings))
     record = play(make(ID, **options), {"slice": learner}, rounds, list(seeds))
     return learner, record
 

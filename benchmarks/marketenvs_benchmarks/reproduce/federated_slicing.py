@@ -43,7 +43,8 @@ def main(folder: Path, console: Any, quick: bool = False) -> None:
         findings += part(folder, quick)
     findings.sort(key=lambda f: f.item)
     notes = (
-        "Synthetic traffic (the paper's data are not available); the negative control has no work batches. Uncertainty: mean and standard error over seeds. "
+        "Synthetic traffic (the paper's data are not available); the negative control has no work batches. "
+        "Mean ± standard error over seeds. "
         + (
             "QUICK run: few seeds and slots, only to see that everything works."
             if quick
@@ -121,7 +122,8 @@ def forecasts(folder: Path, quick: bool) -> list[Finding]:
         Finding("E1 Fig. 2b", "the GAT twin has the lowest RMSE", setting, f"{listing}; lowest: {best}", best == "gat", data),
         Finding(
             "E1 Fig. 2b", "GAT beats LSTM (spatial correlation matters)", setting,
-            f"GAT {pm(routed['gat'])}, LSTM {pm(routed['lstm'])}, plain ridge on device lags {pm(routed['ridge'])}", significant(routed["gat"], routed["lstm"]),
+            f"GAT {pm(routed['gat'])}, LSTM {pm(routed['lstm'])}, plain ridge on device lags {pm(routed['ridge'])}",
+            significant(routed["gat"], routed["lstm"]),
         ),
         Finding(
             "E1 control", "(ours) without moving work, device data carry nothing", "pulses off",
@@ -161,7 +163,7 @@ def record_needs(users: int, slots: int, seed: int) -> tuple[Any, oracle.SliceGa
         needs.append(state.nature.need[0])
         shares.append(state.nature.load_share[0])
         state, _ = market.step(state, {"slice": 8.0})
-    game = solve.game_of(market, state)
+    game = solve.game_of(market, state)  # type: ignore[arg-type]
     many = game._replace(
         need=np.array(needs),
         load_share=np.array(shares),
@@ -251,7 +253,8 @@ def mechanism(folder: Path, quick: bool) -> list[Finding]:
         Finding("E7 relative action", "percent changes let slices adapt to demand", "preset paper, all play a = +1, 30 slots",
                 f"grants stay at 5, 20, 5, 5, 5, 10 (largest change {frozen:.1e} RB): a demand-blind equilibrium", frozen > 1e-6),
         Finding("E7 rule", "(ours) the uniform rule is truthful, the proportional one is not", setting,
-                f"NashConv of truthful peaks: uniform {rows['uniform', 'match']['truthful']:.2g}, proportional {rows['proportional', 'match']['truthful']:.3g}", proof),
+                f"NashConv of truthful peaks: uniform {rows['uniform', 'match']['truthful']:.2g}, "
+                f"proportional {rows['proportional', 'match']['truthful']:.3g}", proof),
     ]  # fmt: skip
 
 
@@ -332,7 +335,8 @@ def learning(folder: Path, quick: bool) -> list[Finding]:
         best = max(("DT-MAFL", "FL", "MADQN"), key=lambda n: np.mean(final[n]))
         data = {"final": final, "reference": reference}
         found += [
-            Finding("E2 Fig. 3a", "DT-MAFL has the highest reward of DT-MAFL, FL and MADQN", setting, f"{text}; highest: {best}", best == "DT-MAFL", data),
+            Finding("E2 Fig. 3a", "DT-MAFL has the highest reward of DT-MAFL, FL and MADQN", setting,
+                    f"{text}; highest: {best}", best == "DT-MAFL", data),
             Finding("E2 Fig. 3a", "the twin's forecast beats FL without it", setting, f"DT-MAFL {pm(final['DT-MAFL'])}, FL {pm(final['FL'])}",
                     significant(final["FL"], final["DT-MAFL"])),
             Finding("E2 Fig. 3a", "sharing parameters beats learning alone", setting, f"FL {pm(final['FL'])}, independent {pm(final['independent'])}",
@@ -381,7 +385,7 @@ def load_sweep(folder: Path, quick: bool) -> list[Finding]:
         verdicts[key] = all(table["DT-MAFL"][n][key] >= max(table[r][n][key] for r in rivals) for n in users)
     setting = f"N in {users}, {batch * seeds} markets x {slots} slots; learners trained on load ~ U(.2, 2)"
 
-    def row(key: str, names: Sequence[str]) -> str:
+    def shown(key: str, names: Sequence[str]) -> str:
         return "; ".join(
             f"{n}: " + ", ".join(f"{table[n][u][key]:.2f}" for u in (users[0], users[len(users) // 2], users[-1]))
             for n in names
@@ -390,12 +394,13 @@ def load_sweep(folder: Path, quick: bool) -> list[Finding]:
     chosen = ["DT-MAFL", "FL", "MADQN", "NE (clairvoyant)", "NetShare, caps = need", "static NetShare"]
     fall = all(table[n][users[-1]]["satisfied"] < table[n][users[0]]["satisfied"] for n in table)
     return [
-        Finding("E3 Fig. 4a", "DT-MAFL has the highest utilisation at every load", setting, row("match", chosen), verdicts["match"], data),
-        Finding("E4 Fig. 4b", "DT-MAFL has the highest satisfaction at every load", setting, row("satisfied", chosen), verdicts["satisfied"]),
+        Finding("E3 Fig. 4a", "DT-MAFL has the highest utilisation at every load", setting, shown("match", chosen), verdicts["match"], data),
+        Finding("E4 Fig. 4b", "DT-MAFL has the highest satisfaction at every load", setting, shown("satisfied", chosen), verdicts["satisfied"]),
         Finding("E4 Fig. 4b", "DT-MAFL keeps satisfaction where FL and MADQN fall", setting,
-                f"satisfaction falls for every scheme, the clairvoyant equilibrium too: {row('satisfied', ['NE (clairvoyant)', 'DT-MAFL'])}", not fall),
+                f"it falls for every scheme, the clairvoyant equilibrium too: {shown('satisfied', ['NE (clairvoyant)', 'DT-MAFL'])}", not fall),
         Finding("E3 Fig. 4a", "Netshare is the least efficient", setting,
-                "a work-conserving NetShare with caps at the peaks IS the Nash allocation; only static shares waste: " + row("match", ["static NetShare"]),
+                "work-conserving NetShare with caps at the peaks IS the Nash allocation; static shares waste: "
+                + shown("match", ["static NetShare"]),
                 bool(min(table, key=lambda n: np.mean([v["match"] for v in table[n].values()])) == "NetShare, caps = need")),
     ]  # fmt: skip
 

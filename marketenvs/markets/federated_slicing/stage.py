@@ -16,7 +16,7 @@ UTILISATIONS = ("match", "served", "efficiency", "paper")
 ALLOCATION_RULES = ("proportional", "uniform")
 MIN_NEED = 1e-6
 """RB. Zero demand is floored here: the load ratio stays finite, utilisation tends to 0 and utility to 1."""
-_EXP_LIMIT = 700.0
+_EXP_LIMIT = 80.0  # beyond it the logistic is 0 or 1 to 1e-34, and float32 would overflow
 
 
 class Terms(NamedTuple):
