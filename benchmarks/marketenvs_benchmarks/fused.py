@@ -17,7 +17,7 @@ from numba import njit, uint32
 from marketenvs.market import Market, State
 
 # No NaN or infinity is assumed away: only the order of sums may change.
-_FAST = {"fastmath": {"reassoc", "nsz", "contract", "arcp"}, "error_model": "numpy", "cache": False}
+_FAST: dict[str, Any] = {"fastmath": {"reassoc", "nsz", "contract", "arcp"}, "error_model": "numpy", "cache": False}
 
 
 @njit(inline="always")
@@ -61,7 +61,7 @@ def _bazaar(
     seen0: Any, seen1: Any, provider: Any, consumer: Any, share: Any, chance: Any, per_market: Any, clipped: Any,
     done: Any, horizon: int, one: Any,
 ) -> None:  # fmt: skip
-    """``theta``: rows unit_cost, price_min, price_max, prize (scalars in column 0) and per agent beta, u, decay, K, R, F_min, F_max."""
+    """One round of all markets. ``theta``: rows unit_cost, price_min, price_max, prize (scalars in column 0) and per agent beta, u, decay, K, R, F_min, F_max."""
     batch, n = amount.shape
     zero = one - one
     cost, low, high, prize = theta[0, 0], theta[1, 0], theta[2, 0], theta[3, 0]
@@ -133,9 +133,11 @@ def _bidding(
     theta: Any, reach: Any, users: Any, rounds: Any, bid: Any, history: Any, seen: Any, out: Any, per_market: Any,
     clipped: Any, done: Any, horizon: int, bandwidth: Any, multiplier: Any, rho: Any, omega: Any, blocks: Any, one: Any,
 ) -> None:  # fmt: skip
-    """``theta``: rows floor, cap, price, snr, value_weight, 1 / demand, value_weight / 10; ``history``: price, bids, bandwidth, rate,
-    profit, efficiency, and ssr's three; ``out``: price, bid, bandwidth, blocks, rate, payment, profit, efficiency.
-    """  # fmt: skip
+    """One round of all markets.
+
+    ``theta``: rows floor, cap, price, snr, value_weight, 1 / demand, value_weight / 10. ``history``: price, bids, bandwidth,
+    rate, profit, efficiency, and ssr's three. ``out``: price, bid, bandwidth, blocks, rate, payment, profit, efficiency.
+    """
     _, batch, m = history.shape
     zero = one - one
     half, tenth, small = one / 2, one / 10, one / 500

@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,14 @@ def spread() -> list[Contender]:
         out.append(
             Contender(
                 f"vmas simple_spread B={batch}", "vmas", "simple_spread", "core", "torch float32", batch, batch, AGENTS,
-                lambda batch=batch: _vmas(batch),
+                partial(_vmas, batch),
             )
         )  # fmt: skip
     for batch in (1024, 8192):
         out.append(
             Contender(
                 f"jaxmarl simple_spread B={batch}", "jaxmarl", "simple_spread", "core", "jax float32 scan", batch,
-                batch * SCAN, AGENTS, lambda batch=batch: _jaxmarl(batch),
+                batch * SCAN, AGENTS, partial(_jaxmarl, batch),
             )
         )  # fmt: skip
     return out
@@ -195,7 +196,8 @@ def _supersuit(setting: Mapping[str, Any], batch: int) -> Run:
 
         def __init__(self) -> None:
             self.env = marketenvs.parallel_env("AIBazaar-v0", **setting)
-            self.possible_agents, self.agents = self.env.possible_agents, []
+            self.possible_agents: list[str] = self.env.possible_agents
+            self.agents: list[str] = []
             self.width = max(self.env.observation_space(a).shape[0] for a in self.possible_agents)
             self.seen = spaces.Box(0.0, 1.0, (self.width,), np.float32)
             self.act = spaces.Box(-1.0, 1.0, (1,), np.float32)
