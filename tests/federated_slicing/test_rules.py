@@ -458,3 +458,33 @@ def test_speed_of_one_step():
 
     assert best(1, 5, 30) < 1e-3
     assert 16 * 600 / best(16, 6, 10) > 3e6
+
+
+def test_radio_of_the_default_and_the_realistic_cell():
+    state = make(ID).reset(0, batch=120)
+    rate = state.nature.efficiency.ravel()
+    faded = 10 * np.log10(2 ** (rate / 0.18) - 1)
+    np.testing.assert_allclose(np.percentile(faded, [5, 50, 95]), [26.2, 43.9, 61.1], atol=0.5)
+    assert rate.mean() == pytest.approx(2.621, abs=0.02)
+    assert 1 / np.mean(1 / rate) == pytest.approx(2.410, abs=0.02)
+    assert rate.min() >= 0.018
+    real = make(ID, preset="realistic").reset(0, batch=120).nature.efficiency
+    assert np.median(real) == pytest.approx(1.29, abs=0.02)
+    assert real.max() <= 7.4063 * 0.18 * (1 + 1e-12)
+
+
+def test_clairvoyant_satisfaction_over_the_load_is_the_specifications():
+    # Section 7, E3/E4: clairvoyant equilibrium, share of satisfied devices, welfare and used blocks.
+    for users, welfare, match, satisfied, used in (
+        (20, 5.244, 0.819, 1.0, 0.139),
+        (100, 4.931, 0.818, 0.884, 0.774),
+        (200, 2.568, 0.671, 0.155, 0.979),
+    ):
+        market = make(ID, n_devices=users)
+        state = market.reset(1, batch=150)
+        metrics = market.outcome(state, market.equilibrium(state).actions).metrics
+        error = 4 * metrics["welfare"].std() / np.sqrt(150) + 0.06
+        assert metrics["welfare"].mean() == pytest.approx(welfare, abs=error)
+        assert metrics["utilisation_match"].mean() == pytest.approx(match, abs=0.03)
+        assert metrics["satisfied"].mean() == pytest.approx(satisfied, abs=0.12)
+        assert metrics["used"].mean() == pytest.approx(used, abs=0.06)
