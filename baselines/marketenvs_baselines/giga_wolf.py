@@ -19,7 +19,7 @@ import numpy as np
 
 from .registry import Algorithm
 from .run import Policies, Report
-from .tabular import Rule, playable, project_to_simplex, train_tabular
+from .tabular import Rule, playable, project_to_simplex, rule_maker, train_tabular
 
 
 @dataclass
@@ -68,7 +68,7 @@ def train_many(
     task: Any, seeds: Sequence[int], budget: int, report: Report | None = None, raw: bool = False, **constants: Any
 ) -> list[Policies]:
     """GIGA-WoLF for all roles, one run per seed; ``raw=True`` leaves rewards as they are."""
-    return train_tabular(lambda: GigaWolf(scaled=not raw, **constants), task, seeds, budget, report)
+    return train_tabular(rule_maker(GigaWolf, {"scaled": not raw, **constants}), task, seeds, budget, report)
 
 
 ALGORITHM = Algorithm(

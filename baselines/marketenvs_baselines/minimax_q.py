@@ -29,7 +29,7 @@ from marketenvs.solution.matrix_games import solve_matrix_games
 
 from .registry import Algorithm
 from .run import Policies, Report
-from .tabular import Rule, playable, train_tabular
+from .tabular import Rule, playable, rule_maker, train_tabular
 
 
 @dataclass
@@ -99,7 +99,7 @@ def train_many(
     **constants: Any,
 ) -> list[Policies]:
     """MiniMax-Q for all roles, one run per seed."""
-    return train_tabular(lambda: MiniMaxQ(**constants), task, seeds, budget, report, leader_state=leader_state)
+    return train_tabular(rule_maker(MiniMaxQ, constants), task, seeds, budget, report, leader_state=leader_state)
 
 
 ALGORITHM = Algorithm(

@@ -24,7 +24,7 @@ import numpy as np
 
 from .registry import Algorithm
 from .run import Policies, Report
-from .tabular import Rule, playable, train_tabular
+from .tabular import Rule, playable, rule_maker, train_tabular
 
 
 @dataclass
@@ -85,7 +85,7 @@ def train_many(
     **constants: Any,
 ) -> list[Policies]:
     """PB-MARL for all roles, one run per seed; ``constants`` are those of :class:`WolfPHC`."""
-    return train_tabular(lambda: WolfPHC(**constants), task, seeds, budget, report, leader_state=leader_state)
+    return train_tabular(rule_maker(WolfPHC, constants), task, seeds, budget, report, leader_state=leader_state)
 
 
 ALGORITHM = Algorithm(

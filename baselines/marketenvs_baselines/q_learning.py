@@ -13,7 +13,7 @@ import numpy as np
 
 from .registry import Algorithm
 from .run import Policies, Report
-from .tabular import Rule, playable, train_tabular
+from .tabular import Rule, playable, rule_maker, train_tabular
 
 
 @dataclass
@@ -47,7 +47,7 @@ def train_many(
     task: Any, seeds: Sequence[int], budget: int, report: Report | None = None, **constants: Any
 ) -> list[Policies]:
     """Independent Q-learning for all roles, one run per seed."""
-    return train_tabular(lambda: QLearning(**constants), task, seeds, budget, report)
+    return train_tabular(rule_maker(QLearning, constants), task, seeds, budget, report)
 
 
 ALGORITHM = Algorithm(

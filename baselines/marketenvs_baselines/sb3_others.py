@@ -79,7 +79,7 @@ def maskable(env: Any, rounds: int) -> dict[str, Any]:
 
 def _learner(name: str, settings: Callable[[Any, int], dict[str, Any]]) -> Callable[..., Policies]:
     def train(task: Any, seed: int, budget: int, report: Report | None = None, **options: Any) -> Policies:
-        return train_selfplay(name, task, seed, budget, report, **{"settings": settings, **options})
+        return train_selfplay(name, settings, task, seed, budget, report, **options)
 
     return train
 

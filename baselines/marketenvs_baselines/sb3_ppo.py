@@ -32,8 +32,8 @@ def settings(env: Any, rounds: int) -> dict[str, Any]:
 
 
 def train(task: Any, seed: int, budget: int, report: Report | None = None, **options: Any) -> Policies:
-    """PPO for all roles; ``options`` are those of ``sb3_selfplay.SelfPlay``."""
-    return train_selfplay("PPO", task, seed, budget, report, **{"settings": settings, **options})
+    """PPO for all roles; ``options`` are those of ``sb3_selfplay.train_selfplay``."""
+    return train_selfplay("PPO", settings, task, seed, budget, report, **options)
 
 
 ALGORITHM = Algorithm(

@@ -12,12 +12,13 @@ What comes back are :class:`~marketenvs_baselines.network.NetworkPolicy` objects
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from marketenvs.errors import InvalidParameter, NotOffered
+from marketenvs.errors import InvalidParameter, NotOffered, UnknownName, nearest
 from marketenvs.market import Market, Stage, State
 from marketenvs.policy import Policy, Uniform, decide
 
@@ -247,9 +248,44 @@ def network_of(model: Any, stochastic: bool | None = None) -> Network:
 
 
 def train_selfplay(
-    algorithm: str, task: Any, seed: int, budget: int, report: Report | None = None, **options: Any
+    algorithm: str,
+    defaults: Callable[[Any, int], dict[str, Any]],
+    task: Any,
+    seed: int,
+    budget: int,
+    report: Report | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Policies:
-    """``train`` of an SB3 algorithm; ``options`` are those of :class:`SelfPlay`."""
-    game = SelfPlay(task, seed, algorithm, **options)
+    """``train`` of an SB3 algorithm.
+
+    Args:
+        algorithm: Name of the SB3 class.
+        defaults: Its keyword arguments here, from the environment and the rounds of a turn.
+        task: A task.
+        seed: Seed.
+        budget: Market rounds.
+        report: See ``run.Report``.
+        settings: Keyword arguments of the SB3 class that replace the defaults, such as ``{"learning_rate": 1e-4}``.
+        **options: Those of :class:`SelfPlay`.
+
+    Raises:
+        UnknownName: An option or setting that does not exist; the message names the nearest.
+    """
+    _check_names("SelfPlay", options, SelfPlay.__init__)
+    _check_names(algorithm, settings or {}, sb3_class(algorithm).__init__)
+
+    def merged(env: Any, rounds: int) -> dict[str, Any]:
+        return {**defaults(env, rounds), **(settings or {})}
+
+    game = SelfPlay(task, seed, algorithm, settings=merged, **options)
     game.learn(budget, report)
     return game.policies()
+
+
+def _check_names(owner: str, given: Mapping[str, Any], function: Any) -> None:
+    reserved = ("self", "task", "seed", "algorithm", "settings", "policy", "env", "device")
+    known = [name for name in inspect.signature(function).parameters if name not in reserved]
+    for name in given:
+        if name not in known:
+            raise UnknownName(f"{owner} has no option {name!r}; {nearest(name, known)}")

@@ -12,12 +12,13 @@ posted price, the last demand in bins, or nothing. Markets without an entry in :
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from marketenvs.errors import InvalidParameter, NotOffered, nearest
+from marketenvs.errors import InvalidParameter, NotOffered, UnknownName, nearest
 from marketenvs.market import Market, Stage, State
 from marketenvs.policy import Policy, Transition
 from marketenvs.strategy import Pure, Samples, Strategy
@@ -469,6 +470,15 @@ def project_to_simplex(points: np.ndarray) -> np.ndarray:
     last = (ordered * rank > excess).sum(axis=1) - 1
     threshold = np.take_along_axis(excess, last[:, None], axis=1) / (last[:, None] + 1)
     return np.maximum(points - threshold, 0.0)
+
+
+def rule_maker(cls: type[Rule], constants: Mapping[str, Any]) -> Callable[[], Rule]:
+    """What makes rules of a dataclass with some constants replaced; raises ``UnknownName`` for one that it has not."""
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in constants:
+        if name not in known:
+            raise UnknownName(f"{cls.__name__} has no constant {name!r}; {nearest(name, known)}")
+    return lambda: cls(**constants)
 
 
 def train_tabular(

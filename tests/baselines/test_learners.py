@@ -118,6 +118,19 @@ def test_unknown_leader_state_is_refused():
         TabularLearner(WolfPHC, leader_state="bin")
 
 
+def test_constants_can_be_set_and_unknown_ones_are_named():
+    for name in TABULAR:
+        fast = ALGORITHMS[name].train_many(SMALL, [0], 150, None, learning_rate=0.1, discount=0.9)
+        usual = ALGORITHMS[name].train_many(SMALL, [0], 150, None)
+        assert any(
+            not np.array_equal(fast[0][r].tables[s], usual[0][r].tables[s])
+            for r in usual[0]
+            for s in usual[0][r].tables
+        )
+        with pytest.raises(UnknownName, match="did you mean 'learning_rate'"):
+            ALGORITHMS[name].train_many(SMALL, [0], 30, None, learning_rat=1.0)
+
+
 def test_frozen_q_learning_is_greedy_and_pure():
     policies = ALGORITHMS["q_learning"].run(SMALL, [0], 100)[0]
     market = SMALL.make_market()

@@ -10,7 +10,7 @@ import pytest
 from marketenvs_baselines import ALGORITHMS
 from marketenvs_baselines.store import load_policy, save_policy
 
-from marketenvs.errors import InvalidParameter, NotOffered
+from marketenvs.errors import InvalidParameter, NotOffered, UnknownName
 from marketenvs.policy import decide
 
 from .tasks import FakeTask
@@ -94,6 +94,13 @@ def test_the_seed_decides():
         assert not np.array_equal(a[stage], c[stage])
 
 
+def test_settings_replace_defaults_one_by_one():
+    still = ALGORITHMS["sb3_ppo"].train(task(), 0, 100, None, settings={"learning_rate": 0.0}, **TINY)
+    again = ALGORITHMS["sb3_ppo"].train(task(), 0, 300, None, settings={"learning_rate": 0.0}, **TINY)
+    for stage, value in decisions(still, task().make_market()).items():
+        np.testing.assert_array_equal(decisions(again, task().make_market())[stage], value)
+
+
 def test_one_role_learns_alone():
     only = ALGORITHMS["sb3_ppo"].train(task(), 0, 100, None, only="consumer", opponents="random", **TINY)
     assert set(only) == {"consumer"}
@@ -107,6 +114,10 @@ def test_what_cannot_be_played_is_named():
         ALGORITHMS["sb3_sac"].train(task("grid"), 0, 10, None, **TINY)
     with pytest.raises(InvalidParameter, match="no role 'cosumer'"):
         ALGORITHMS["sb3_ppo"].train(task(), 0, 10, None, only="cosumer", **TINY)
+    with pytest.raises(UnknownName, match="did you mean 'wander'"):
+        ALGORITHMS["sb3_ppo"].train(task(), 0, 10, None, wandr=0.1)
+    with pytest.raises(UnknownName, match="did you mean 'learning_rate'"):
+        ALGORITHMS["sb3_ppo"].train(task(), 0, 10, None, settings={"learning_rat": 0.1})
     with pytest.raises(InvalidParameter, match="wander"):
         ALGORITHMS["sb3_ppo"].train(task(), 0, 10, None, wander=2.0, **TINY)
 
