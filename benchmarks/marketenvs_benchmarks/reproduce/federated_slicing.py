@@ -25,6 +25,8 @@ from ._report import Finding, figure, write_report
 
 ID = "FederatedSlicing-v0"
 SEEDS = 10
+ROUNDS = 3000  # slots of training
+EVERY = 2  # slots between updates, to keep all seeds and schemes within an hour of one core
 USERS = (20, 40, 60, 80, 100, 120, 140, 160, 180, 200)
 
 
@@ -298,14 +300,14 @@ def learning(folder: Path, quick: bool) -> list[Finding]:
     from marketenvs_baselines.federated import FederatedLearner, Settings
     from marketenvs_baselines.run import play
 
-    rounds, seeds, loads = (300, 2, (60,)) if quick else (3000, SEEDS, (60, 140))
+    rounds, seeds, loads = (300, 2, (60,)) if quick else (ROUNDS, SEEDS, (60, 140))
     drawing, axes = figure(panels=2)
     found = []
     for users in loads:
         market = marketenvs.make(ID, n_devices=users)
         ends: dict[str, list[dict[str, float]]] = {}
         for name, settings in _SCHEMES.items():
-            learner = FederatedLearner(Settings(**settings))
+            learner = FederatedLearner(Settings(every=EVERY, **settings))
             record = play(market, {"slice": learner}, rounds, list(range(seeds)), keep=("welfare",))
             policies = [p["slice"] for p in record.policies]
             _TRAINED[f"{name}/{users}"] = policies
@@ -410,11 +412,11 @@ def _generalists(quick: bool) -> dict[str, list[Any]]:
     from marketenvs_baselines.federated import FederatedLearner, Settings
     from marketenvs_baselines.run import play
 
-    rounds, seeds = (200, 1) if quick else (3000, 3)
+    rounds, seeds = (200, 1) if quick else (ROUNDS, 3)
     market = marketenvs.make(ID, load=Uniform(0.2, 2.0), horizon=48)
     out = {}
     for name in ("DT-MAFL", "FL", "MADQN"):
-        learner = FederatedLearner(Settings(**_SCHEMES[name]))
+        learner = FederatedLearner(Settings(every=EVERY, **_SCHEMES[name]))
         out[name] = [p["slice"] for p in play(market, {"slice": learner}, rounds, list(range(seeds))).policies]
     return out
 
@@ -434,7 +436,7 @@ def communication(folder: Path, quick: bool) -> list[Finding]:
     market = marketenvs.make(ID, n_devices=60)
     reward = {}
     for period in periods:
-        learner = FederatedLearner(Settings(scheme="federated", period=period))
+        learner = FederatedLearner(Settings(scheme="federated", every=EVERY, period=period))
         record = play(market, {"slice": learner}, rounds, list(range(seeds)))
         reward[period] = [score(market, p["slice"], 6, 24)["welfare"] for p in record.policies]
     drawing, axes = figure(panels=1, width=5.0)
