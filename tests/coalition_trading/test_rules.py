@@ -137,7 +137,9 @@ def test_mixed_equilibrium_is_a_distribution_with_its_bound():
         assert extra["best_deterministic"][0] == pytest.approx(bound, abs=5e-7)
         prices = extra["best_deterministic_prices"]
         gap = market.nash_conv(state, {"pricing": prices[:, :, None], "purchase": found.strategy["purchase"]})
-        assert gap.lower[0] == pytest.approx(bound, abs=1.1)  # undercutting by a hair instead of a level: up to 0.5 $ each
+        assert gap.lower[0] == pytest.approx(
+            bound, abs=1.1
+        )  # undercutting by a hair instead of a level: up to 0.5 $ each
         assert gap.lower[0] >= bound - 1e-6
 
 
@@ -185,7 +187,9 @@ def test_labels_gains_are_moves_between_partitions():
     }
     best = market.best_response(state, "coalition", apart)
     # Alone: {1} wins 77.16; 2 does best by joining 3 (0.6/1.4 of 47.07), 3 by joining 1 (0.8/1.7 of 68.15).
-    assert best.values[0] == pytest.approx([77.1555178133, 0.6 / 1.4 * 47.0721362448, 0.8 / 1.7 * 68.1471235171], abs=1e-9)
+    assert best.values[0] == pytest.approx(
+        [77.1555178133, 0.6 / 1.4 * 47.0721362448, 0.8 / 1.7 * 68.1471235171], abs=1e-9
+    )
     assert found.values["buyer"][0].sum() == pytest.approx(49.4233851976, abs=1e-9)
 
 
