@@ -44,7 +44,7 @@ def golden_trajectory(market: Market) -> dict[str, Any]:
         "format": FORMAT,
         "market": market.id,
         "seed": SEED,
-        "theta": _lists(dict(_theta(state.theta))),
+        "theta": _parameters(market, state),
         "rounds": rounds,
     }
 
