@@ -105,7 +105,7 @@ def run_sessions(
         raise InvalidParameter(f"kernel must be 'auto', 'numpy' or 'numba', got {kernel!r}")
     if kernel == "numba" and not found:
         raise InvalidParameter("kernel='numba' needs numba: pip install 'marketenvs[numba]'")
-    advance = _compiled() if kernel == "numba" or (kernel == "auto" and found) else _advance
+    advance: Any = _compiled() if kernel == "numba" or (kernel == "auto" and found) else _advance
     streams = [np.random.default_rng(s) for s in ([seed] if isinstance(seed, int) else seed)]
     if len(streams) not in (1, sessions):
         raise InvalidParameter(f"{len(streams)} seeds were given for {sessions} sessions")
@@ -129,7 +129,18 @@ def run_sessions(
         else:
             part = [q[live], greedy[live], state[live], changed[live]]
             draws = np.ascontiguousarray(u[:, live])
-            advance(*part, draws, explore, flat, settings.learning_rate, settings.discount, played)
+            advance(
+                part[0],
+                part[1],
+                part[2],
+                part[3],
+                draws,
+                explore,
+                flat,
+                settings.learning_rate,
+                settings.discount,
+                played,
+            )
             q[live], greedy[live], state[live], changed[live] = part
         played += block
         settled = (ended < 0) & (played - changed >= settings.stable)

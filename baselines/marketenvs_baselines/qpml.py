@@ -106,7 +106,7 @@ class JointBoltzmann(Boltzmann):
 
     def learn(self, row: Any, action: Any, reward: Any, next_row: Any, rivals: Any) -> None:
         self.updates += 1
-        levels = self.q.shape[2]
+        levels = self.seen.shape[1]
         rival = np.clip(np.rint(rivals * (levels - 1)), 0, levels - 1).astype(np.int64)
         self.seen[row, rival] += 1.0
         self.q[row, action, rival] += self.learning_rate * (reward - self.q[row, action, rival])
@@ -269,4 +269,4 @@ def simulate_printed(
         sums += np.stack([*earned, reward.mean(-1)])
         curves[:, t] = sums / (t + 1)
     flat = np.full(weight.shape, 1.0 / total)
-    return Printed(*curves, kl, divergence(weight, flat).mean(-1), price, kl_rounds)
+    return Printed(curves[0], curves[1], curves[2], kl, divergence(weight, flat).mean(-1), price, kl_rounds)

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import elementwise
+
+from marketenvs.markets.spectrum_bertrand._scipy import elementwise
 
 Floats = NDArray[np.float64]
 

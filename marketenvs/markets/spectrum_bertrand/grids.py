@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...errors import NotOffered
 from ...solution.gains import certified, payoff_scale
 from ...strategy import Equilibrium, Pure, Reply, Samples
-from . import mixed, sellers, solve, urns
+from . import games, mixed, sellers, solve, urns
 
 if TYPE_CHECKING:
     from ...market import State
@@ -35,7 +35,7 @@ def grid_equilibrium(market: SpectrumBertrand, state: State, theta: Any) -> Equi
         levels = grid_levels(theta, p.price_levels)
     k = levels.shape[1]
     pairs = np.stack(np.broadcast_arrays(levels[:, :, None], levels[:, None, :]), -1)
-    profit = solve.table_profit(market, theta, pairs)
+    profit = games.table_profit(market, theta, pairs)
     chosen, weights, epsilon = np.zeros((k, rows, 2)), np.zeros((k, rows, 2)), np.zeros(rows)
     several = 0
     for b in range(rows):
@@ -54,14 +54,14 @@ def grid_equilibrium(market: SpectrumBertrand, state: State, theta: Any) -> Equi
             weights[:, b, 0], weights[:, b, 1] = x, y
             epsilon[b] = max((first @ y).max() - x @ first @ y, (x @ second).max() - x @ second @ y)
     earned = np.einsum("kb,lb,bklj->bj", weights[..., 0], weights[..., 1], profit)
-    values = {"seller": solve.spread(earned, batch)}
+    values = {"seller": games.spread(earned, batch)}
     exact = "exact"
     all_pure = bool(np.all(weights.max(0) == 1.0))
     strategy: dict[str, Any] = {}
     on_path = {}
     if all_pure:
         price = np.take_along_axis(chosen, weights.argmax(0)[None], 0)[0]
-        on_path["pricing"] = solve.spread(price[:, :, None], batch)
+        on_path["pricing"] = games.spread(price[:, :, None], batch)
         strategy["pricing"] = Pure(on_path["pricing"])
     else:
         shape = (k, batch, 2)
@@ -72,19 +72,19 @@ def grid_equilibrium(market: SpectrumBertrand, state: State, theta: Any) -> Equi
     if market.auction:
         strategy["bidding"] = Reply(lambda s: solve._answer(market, s))
         if p.fidelity == "paper":
-            game = solve.game_of(market, theta)
+            game = games.game_of(market, theta)
             payoff = np.einsum("kb,lb,bkl->b", weights[..., 0], weights[..., 1], sellers.respond(game, pairs).payoff)
-            values["buyer"] = solve.spread(np.repeat(payoff[:, None], p.n_buyers, -1), batch)
+            values["buyer"] = games.spread(np.repeat(payoff[:, None], p.n_buyers, -1), batch)
             exact = "estimate"
         elif all_pure:
             _, payoff, extra = solve._respond_at(market, theta, on_path["pricing"], batch)
-            values["buyer"], gain = payoff, np.maximum(solve.spread(epsilon, batch), extra)
+            values["buyer"], gain = payoff, np.maximum(games.spread(epsilon, batch), extra)
         else:
-            game = solve.game_of(market, theta)
+            game = games.game_of(market, theta)
             payoff = np.einsum("kb,lb,bkl->b", weights[..., 0], weights[..., 1], sellers.respond(game, pairs).payoff)
-            values["buyer"] = solve.spread(np.repeat(payoff[:, None], p.n_buyers, -1), batch)
+            values["buyer"] = games.spread(np.repeat(payoff[:, None], p.n_buyers, -1), batch)
             exact = "exact" if p.bid_levels is None or p.payment == "posted" else "estimate"
-    epsilon = solve.spread(gain, batch)
+    epsilon = games.spread(gain, batch)
     return Equilibrium(
         strategy=market.by_stage(strategy),
         values=values,
@@ -109,7 +109,7 @@ def grid_levels(theta: Any, levels: int) -> Floats:
 
 def printed_profit(market: SpectrumBertrand, theta: Any, price: Floats) -> Floats:
     """Rewards of eq. (4) at prices (rows, ..., 2) when all-pay bidders re-equilibrate, by quadrature over bids."""
-    game = solve.game_of(market, theta)
+    game = games.game_of(market, theta)
     stage = sellers.respond(game, price)
     between = (1,) * (price.ndim - 2)
     value, number, cost = (x.reshape(-1, *between, x.shape[-1]) for x in (game.value[:, None], game.urns, game.cost))

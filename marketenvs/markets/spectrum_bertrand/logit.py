@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import wrightomega
+
+from marketenvs.markets.spectrum_bertrand._scipy import special
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +71,7 @@ def best_response(market: LogitMarket, price: ArrayLike) -> Floats:
     everyone = weight.sum(-1, keepdims=True) + np.exp((market.outside / market.noise)[:, None] - top)
     rest = np.log(np.maximum(everyone - weight, 1e-300)) + top
     # x = W(exp(z)) is Wright's omega(z): no overflow for large quality gaps
-    return market.cost + mu * (1.0 + wrightomega((market.quality - market.cost) / mu - 1.0 - rest))
+    return market.cost + mu * (1.0 + special.wrightomega((market.quality - market.cost) / mu - 1.0 - rest))
 
 
 def nash(market: LogitMarket, iterations: int = 1000) -> Floats:
@@ -90,7 +91,7 @@ def monopoly(market: LogitMarket) -> Floats:
     z = (market.quality - market.cost - market.outside[:, None]) / market.noise[:, None] - 1.0
     top = z.max(-1)
     total = np.log(np.exp(z - top[:, None]).sum(-1)) + top
-    return market.cost + (market.noise * (1.0 + wrightomega(total)))[:, None]
+    return market.cost + (market.noise * (1.0 + special.wrightomega(total)))[:, None]
 
 
 def gains(market: LogitMarket, price: ArrayLike) -> Floats:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lu_factor, lu_solve
-from scipy.optimize import linprog
+
+from marketenvs.markets.spectrum_bertrand._scipy import linprog, lu_factor, lu_solve
 
 Floats = NDArray[np.float64]
 
@@ -244,10 +244,10 @@ def double_oracle(
         points: grid of the search for better prices, before the zooms.
     """
     ends = _played_range(payoff, low, high, symmetric, start)
-    support = [np.linspace(*ends[j], start) for j in (0, 1)]
+    support = [np.linspace(ends[j][0], ends[j][1], start) for j in (0, 1)]
     weights = _solve_tables(payoff, support, symmetric, None)
     for _ in range(halvings):
-        fine = [np.linspace(*ends[j], 2 * support[j].size - 1) for j in (0, 1)]
+        fine = [np.linspace(ends[j][0], ends[j][1], 2 * support[j].size - 1) for j in (0, 1)]
         for j in (0, 1):
             coarse, weights[j] = weights[j], np.zeros(fine[j].size)
             weights[j][::2] = coarse
@@ -312,7 +312,7 @@ def _played_range(
     """The prices that matter: coarse games are solved and the next grid is laid over what they play."""
     ends = [[low[j], high[j]] for j in (0, 1)]
     for _ in range(zooms):
-        support = [np.linspace(*ends[j], size) for j in (0, 1)]
+        support = [np.linspace(ends[j][0], ends[j][1], size) for j in (0, 1)]
         weights = _solve_tables(payoff, support, symmetric, None)
         before = [list(e) for e in ends]
         for j in (0, 1):
@@ -328,7 +328,7 @@ def _better_prices(
     value: Callable[[Floats], Floats], low: float, high: float, played: list[float], points: int, profit: float
 ) -> tuple[Floats, float]:
     """Peaks of ``value``, each zoomed into: at most 24 that beat ``profit``, and the best value."""
-    grid = np.union1d(np.linspace(low, high, points // 2), np.linspace(*played, points))
+    grid = np.union1d(np.linspace(low, high, points // 2), np.linspace(played[0], played[1], points))
     at = value(grid)
     peak = np.flatnonzero((at >= np.append(at[1:], -np.inf)) & (at >= np.append(-np.inf, at[:-1])))
     peak = peak[np.argsort(-at[peak])][:24]

@@ -7,22 +7,25 @@ unequal prices are outside the oracle.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import elementwise
-from scipy.special import betainc
+
+from marketenvs.markets.spectrum_bertrand._scipy import elementwise, special
 
 Floats = NDArray[np.float64]
 
 
-def served_type(x: ArrayLike, buyers: int, *, pooled: int | None = None, q: float | None = None) -> Floats:
+def served_type(x: Any, buyers: int, *, pooled: int | None = None, q: float | None = None) -> Floats:
     """``G(x)``; give either ``pooled`` (units ``K`` for everybody) or ``q`` (landing probability of one channel)."""
-    x = np.clip(np.asarray(x, float), 0.0, 1.0)
+    x = np.asarray(np.clip(np.asarray(x, float), 0.0, 1.0))
     if (pooled is None) == (q is None):
         raise ValueError("give exactly one of pooled= and q=")
-    if pooled is not None:
-        return np.ones_like(x) if pooled >= buyers else betainc(buyers - pooled, pooled, x)
-    return (1.0 - q + q * x) ** (buyers - 1)
+    if q is None:
+        assert pooled is not None
+        return np.ones_like(x) if pooled >= buyers else special.betainc(buyers - pooled, pooled, x)
+    return np.asarray((1.0 - q + q * x) ** (buyers - 1), float)
 
 
 def served_integral(x: ArrayLike, buyers: int, *, pooled: int | None = None, q: float | None = None) -> Floats:
@@ -30,11 +33,12 @@ def served_integral(x: ArrayLike, buyers: int, *, pooled: int | None = None, q: 
     x = np.asarray(x, float)
     if (pooled is None) == (q is None):
         raise ValueError("give exactly one of pooled= and q=")
-    if pooled is not None:
+    if q is None:
+        assert pooled is not None
         if pooled >= buyers:
             return x
         a, b = buyers - pooled, pooled
-        return x * betainc(a, b, x) - a / (a + b) * betainc(a + 1, b, x)
+        return x * special.betainc(a, b, x) - a / (a + b) * special.betainc(a + 1, b, x)
     return (1.0 - q + q * x) ** buyers / (q * buyers)
 
 
@@ -55,7 +59,7 @@ def bid(
         ValueError: for ``posted`` payments, where a bid is only an acceptance.
     """
     v, price = np.broadcast_arrays(np.asarray(v, float), np.asarray(price, float))
-    mass = {"pooled": pooled, "q": q}
+    mass: Any = {"pooled": pooled, "q": q}
     if payment == "first_price":
         area = served_integral(v, buyers, **mass) - served_integral(price, buyers, **mass)
         win = served_type(v, buyers, **mass)

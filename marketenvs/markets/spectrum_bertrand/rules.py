@@ -81,7 +81,7 @@ from ...channel import radio_preset
 from ...codecs import BoxCodec, Codec, GridCodec, MultiGridCodec
 from ...market import Market, Outcome, Stage, State
 from ...strategy import BestResponse, Equilibrium, SocialOptimum, Strategy
-from . import allocation, literal, replies, solve
+from . import allocation, games, literal, replies, solve
 from .params import AUCTIONS, SpectrumParams, SpectrumTheta
 
 
@@ -199,7 +199,7 @@ class SpectrumBertrand(Market):
         else:
             worth = theta.value
         theta = theta._replace(worth=worth)
-        nash, joint = solve.reference_profits(self, theta)
+        nash, joint = games.reference_profits(self, theta)
         return theta._replace(nash_profit=nash, joint_profit=joint)
 
     # -- randomness -------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import elementwise
 
 from marketenvs.markets.spectrum_bertrand import urns as urn
+from marketenvs.markets.spectrum_bertrand._scipy import elementwise
 from marketenvs.markets.spectrum_bertrand.urns import BuyerStage, Floats
 
 _TIGHT = {"xrtol": 4e-16, "fatol": 0.0}
@@ -116,7 +116,7 @@ def profits(game: Sellers, stage: BuyerStage) -> Floats:
     return urns * (margin * sold - game.buyers * stage.density * stage.payoff[..., None])
 
 
-def own_price(payment: str, value: ArrayLike, q: Floats, payoff: Floats, buyers: int, capacity: ArrayLike) -> Floats:
+def own_price(payment: str, value: Floats, q: Floats, payoff: Floats, buyers: int, capacity: ArrayLike) -> Floats:
     """The price at which an urn is visited with probability ``q`` while buyers earn ``payoff`` everywhere."""
     if payment == "posted":
         return value - payoff / urn.fill_rate(q, buyers, capacity)
@@ -140,7 +140,7 @@ def symmetric_price(game: Sellers) -> Floats:
     return np.minimum(cost * beaten + value * pull, value * beaten)
 
 
-def _steepness(payment: str, margin: Floats, value: Floats, q: Floats, m: int, k: NDArray) -> Floats:
+def _steepness(payment: str, margin: Floats, value: Floats, q: Floats, m: int, k: ArrayLike) -> Floats:
     """``|dw/dq|`` of an urn."""
     if payment == "posted":
         return -margin * urn.fill_slope(q, m, k)

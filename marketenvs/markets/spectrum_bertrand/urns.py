@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
-from scipy.optimize import elementwise
+
+from marketenvs.markets.spectrum_bertrand._scipy import elementwise, special
 
 PAYMENTS = ("all_pay", "first_price", "posted")
 
