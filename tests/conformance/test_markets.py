@@ -111,6 +111,8 @@ SYMBOLS = {
         "phi": "phi",
         "omega": "omega",
     },
+    # coalition_trading.md, section 2
+    "CoalitionTrading-v0": {"M": "n_sellers", "N": "n_buyers", "T": "horizon"},
     # spectrum_bertrand.md, section 2, whose table names the fields itself
     "SpectrumBertrand-v0": {
         "N": "n_sellers",
