@@ -61,7 +61,10 @@ def _bazaar(
     seen0: Any, seen1: Any, provider: Any, consumer: Any, share: Any, chance: Any, per_market: Any, clipped: Any,
     done: Any, horizon: int, one: Any,
 ) -> None:  # fmt: skip
-    """One round of all markets. ``theta``: rows unit_cost, price_min, price_max, prize (scalars in column 0) and per agent beta, u, decay, K, R, F_min, F_max."""
+    """One round of all markets.
+
+    ``theta``: rows unit_cost, price_min, price_max and prize (in column 0), and per agent beta, u, decay, K, F_min, F_max, m.
+    """
     batch, n = amount.shape
     zero = one - one
     cost, low, high, prize = theta[0, 0], theta[1, 0], theta[2, 0], theta[3, 0]

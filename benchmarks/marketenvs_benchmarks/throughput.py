@@ -133,6 +133,7 @@ def work(plan: dict[str, Any], report: Callable[[str], None]) -> None:
     warnings.simplefilter("ignore")
     from marketenvs.task import write_json
 
+    from . import throughput_oracles
     from . import throughput_ours as ours
     from .runs import provenance
     from .throughput_measure import measure
@@ -143,6 +144,7 @@ def work(plan: dict[str, Any], report: Callable[[str], None]) -> None:
         "machine": machine(core),
         "provenance": provenance(),
         "results": [],
+        "growth": [],
         "failures": {},
         "oracles": [],
     }
@@ -150,6 +152,8 @@ def work(plan: dict[str, Any], report: Callable[[str], None]) -> None:
     for name in plan["markets"]:
         try:
             contenders = ours.contenders(name, batches, tuple(plan["libraries"]))
+            if plan["peers"]:
+                contenders += _rivals(name, batches)
         except Exception as error:  # a market that cannot even be made is named; the others go on
             content["failures"][name] = f"{type(error).__name__}: {error}"
             continue
@@ -157,8 +161,28 @@ def work(plan: dict[str, Any], report: Callable[[str], None]) -> None:
         content["results"] += [t.record() for t in timings]
         content["failures"] |= {f"{name}: {who}": why for who, why in failures.items()}
         write_json(plan["path"], content)
+    if plan["peers"] and "AIBazaar-v0" in plan["markets"]:
+        report("oracles of AI-Bazaar beside SciPy loops")
+        try:
+            content["oracles"] = throughput_oracles.compare(plan["repeats"])
+            content["growth"] = throughput_oracles.growth()
+        except Exception as error:
+            content["failures"]["oracles"] = f"{type(error).__name__}: {error}"
     content["machine"]["load_at_end"] = os.getloadavg() if hasattr(os, "getloadavg") else None
     write_json(plan["path"], content)
+
+
+def _rivals(id: str, batches: tuple[int, ...]) -> list[Any]:
+    """Who takes turns with a market: the peers, the limit of the machine, SuperSuit beside our own VecEnv."""
+    from . import throughput_limit as limit
+    from . import throughput_ours as ours
+    from . import throughput_peers as rivals
+
+    main = ours.settings(id)[0]
+    users = ours.users_of(ours.marketenvs.make(id, **main))
+    out = limit.contenders(id, tuple(b for b in batches if b * users <= ours.MOST_USERS))
+    out += rivals.radio() if users else rivals.spread(compiled=id == "AIBazaar-v0")
+    return out + (rivals.supersuit(main) if id == "AIBazaar-v0" else [])
 
 
 def machine(core: int | None) -> dict[str, Any]:

@@ -16,20 +16,25 @@ import numpy as np
 
 import marketenvs
 from marketenvs.arrays import to_numpy
+from marketenvs.blocks import Blocks
 from marketenvs.market import Market, State
 from marketenvs.market import Stage as MarketStage
 from marketenvs.shells.game import actions_of
 
 from .throughput_measure import Contender, Run
 
-BATCHES = (1, 16, 256, 1024, 4096, 16384)
+BATCHES = (1, 16, 256, 1024, 4096, 8192, 16384)
 LIBRARIES = (("numpy", "float64"), ("numpy", "float32"), ("torch", "float64"), ("jax", "float32"))
 SCAN = 32
 """Rounds in one call of JAX's scan."""
+SCAN_BATCHES = (1, 1024, 8192)
+"""Batches at which whole rollouts are compiled, which is slow."""
+MOST_USERS = 1_000_000
+"""Radio users in one array; larger batches are measured in blocks."""
 SETTINGS: dict[str, tuple[dict[str, Any], ...]] = {
     "AIBazaar-v0": ({"mining": "sampled"}, {}),
     "TwoTierBidding-v0": ({}, {"lower": "agents", "allocation": "blocks"}),
-    "SpectrumBertrand-v0": ({},),
+    "SpectrumBertrand-v0": ({}, {"matching": "logit"}),
 }
 """Parameters beside the default preset's, the main setting first; a market that is not listed is measured in its default preset."""
 Decisions = dict[str, np.ndarray]
@@ -303,13 +308,47 @@ def _sb3(id: str, setting: Mapping[str, Any], role: str, stage: str, batch: int)
     return run
 
 
+def blocked(id: str, setting: Mapping[str, Any], batch: int) -> Contender:
+    """The NumPy core in cache-sized blocks: the same round, its payoffs and metrics gathered for all markets."""
+    market = marketenvs.make(id, **setting)
+
+    def build() -> Run:
+        blocks = Blocks(market, batch)
+        blocks.reset(seed=0)
+        size = blocks.size
+        plays = play(market, blocks.states[0], np.random.default_rng(0))
+
+        def decide(stage: MarketStage, seen: Any, rows: slice) -> Any:
+            return plays[stage.name][: min(size, rows.stop - rows.start)]
+
+        def run(calls: int) -> None:
+            for _ in range(calls):
+                blocks.step(decide)
+
+        return run
+
+    return Contender(
+        f"{id} core in blocks B={batch}", "marketenvs", id, "core", "numpy float64 in blocks", batch, batch,
+        decisions_per_round(market), build, users_of(market), describe(setting),
+    )  # fmt: skip
+
+
 def contenders(
     id: str, batches: tuple[int, ...] = BATCHES, libraries: tuple[str, ...] = ("numpy", "torch", "jax")
 ) -> list[Contender]:
-    """All contenders of one market: every library and batch in its main setting, NumPy in the others, and the shells."""
+    """All contenders of one market.
+
+    Every library and batch in its main setting, NumPy in the others, NumPy in blocks, and the shells. Batches of more than a million
+    radio users are measured in blocks only: in one array they would take gigabytes for nothing.
+    """
     main, *others = settings(id)
-    out = [core(id, main, library, dtype, b) for library, dtype in LIBRARIES if library in libraries for b in batches]
+    users = users_of(marketenvs.make(id, **main))
+    whole = tuple(b for b in batches if b * users <= MOST_USERS)
+    out = [core(id, main, library, dtype, b) for library, dtype in LIBRARIES if library in libraries for b in whole]
     if "jax" in libraries:
-        out += [core(id, main, "jax", "float32", b, scan=True) for b in batches]
+        out += [core(id, main, "jax", "float32", b, scan=True) for b in whole if b in SCAN_BATCHES]
     out += [core(id, other, "numpy", "float64", b) for other in others for b in batches]
+    if "jax" in libraries:
+        out += [core(id, other, "jax", "float32", b) for other in others for b in (1024, 8192) if b in whole]
+    out += [blocked(id, main, b) for b in sorted({max(batches), *(b for b in batches if b not in whole)})]
     return out + shells(id, main, min(1024, max(batches)))

@@ -24,8 +24,8 @@ USERS = 15
 """Users of mobile-env's medium scenario."""
 
 
-def spread() -> list[Contender]:
-    """simple_spread, three agents: MPE2 through PettingZoo, VMAS, JaxMARL."""
+def spread(compiled: bool = True) -> list[Contender]:
+    """simple_spread, three agents: MPE2 through PettingZoo, VMAS, and (if ``compiled``, which takes half a minute) JaxMARL."""
     out = [Contender("mpe2 simple_spread", "mpe2", "simple_spread", "parallel env", "", 1, 1, AGENTS, _mpe2)]
     for batch in (1024, 8192):
         out.append(
@@ -34,7 +34,7 @@ def spread() -> list[Contender]:
                 partial(_vmas, batch),
             )
         )  # fmt: skip
-    for batch in (1024, 8192):
+    for batch in (1024, 8192) if compiled else ():
         out.append(
             Contender(
                 f"jaxmarl simple_spread B={batch}", "jaxmarl", "simple_spread", "core", "jax float32 scan", batch,

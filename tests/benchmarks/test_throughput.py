@@ -110,3 +110,30 @@ def test_a_failing_contender_is_named_and_the_others_go_on():
 
 def test_rates_are_short_and_readable():
     assert [report.short(v) for v in (7.0, 2718.0, 1.05e6, 2e9)] == ["7", "2.72 k", "1.05 M", "2 G"]
+
+
+def test_oracles_agree_with_scipy_loops():
+    from marketenvs_benchmarks import throughput_oracles
+
+    rows = throughput_oracles.compare(repeats=1, loop_markets=2, markets=20)
+    assert [r["certified"] for r in rows] == [1.0, 1.0, 1.0]
+    assert "missed the optimum in 0 of 2" in rows[-1]["note"]
+    assert all(r["ratio"] > 0 for r in rows)
+    assert [r["certified"] for r in throughput_oracles.growth(1, (10, 1000))] == [True, True]
+
+
+@pytest.mark.parametrize("id", ["AIBazaar-v0", "TwoTierBidding-v0"])
+def test_fused_kernels_compute_what_the_rules_compute(id):
+    pytest.importorskip("numba")
+    from marketenvs_benchmarks import fused, throughput_limit
+
+    throughput_limit.check_equal(id, ours.settings(id)[0], "float64", batch=8)
+    original = fused.FUSED[id].results
+    with pytest.MonkeyPatch.context() as patch:
+
+        def wrong(self):
+            return {k: v + (k == "welfare") for k, v in original(self).items()}
+
+        patch.setattr(fused.FUSED[id], "results", wrong)
+        with pytest.raises(RuntimeError, match="welfare"):
+            throughput_limit.check_equal(id, ours.settings(id)[0], "float64", batch=8)
