@@ -256,6 +256,7 @@ class _Seat:
         self.action: np.ndarray | None = None
 
     def rows(self, obs: np.ndarray) -> np.ndarray:
+        """Table rows of these observations."""
         situation = self.sight.read(obs).reshape(-1)
         if self.sight.size > self.capacity:
             self._enlarge()
