@@ -363,6 +363,16 @@ def forecast_needs(
     return out
 
 
+def _source(text: str) -> Any:
+    """A slice's Milan squares from the command line: ``4259,4260[:activity]``."""
+    from marketenvs.markets.federated_slicing.traces import SliceSource
+
+    squares, _, activity = text.partition(":")
+    if not all(part.strip().isdigit() for part in squares.split(",")):
+        raise InvalidParameter(f"--squares {text}: give square numbers such as 4259,4260 or 4259,4260:sms_in")
+    return SliceSource(tuple(int(part) for part in squares.split(",")), activity or "internet")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train a forecaster on a traffic file, show its errors beside persistence, and save it."""
     import argparse
@@ -371,7 +381,7 @@ def main(arguments: list[str] | None = None) -> None:
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    from marketenvs.markets.federated_slicing.traces import SliceSource, load_traffic
+    from marketenvs.markets.federated_slicing.traces import load_traffic
 
     parser = argparse.ArgumentParser(prog="python -m marketenvs_baselines.forecasters", description=main.__doc__)
     parser.add_argument("files", nargs="+", help="traffic files: slot,slice,node,mbps or Telecom Italia Milan")
@@ -390,10 +400,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     console = Console()
     try:
-        slices = None
-        if options.squares:
-            parts = [text.partition(":") for text in options.squares]
-            slices = [SliceSource(tuple(int(s) for s in a.split(",")), b or "internet") for a, _, b in parts]
+        slices = [_source(text) for text in options.squares] if options.squares else None
         trace = load_traffic(options.files, slices, mbps_per_unit=options.mbps_per_unit)
         loads = check_loads(trace.loads)
         if not 0 <= options.slice < loads.shape[1]:

@@ -129,6 +129,8 @@ def test_one_command_trains_saves_and_shows(tmp_path, capsys, loads):
     assert load_forecaster(tmp_path / "twin").forecast(loads[:120, :2, :3], 100).shape == (20,)
     with pytest.raises(SystemExit, match=r"slices 0\.\.1"):
         forecasters.main([str(path), "--model", "ar", "--slice", "5", "--out", str(tmp_path / "x")])
+    with pytest.raises(SystemExit, match="--squares 5060,x"):
+        forecasters.main([str(path), "--squares", "5060,x"])
     path.write_text("slot,slice,node,mbps\n0,0,0,oops\n")
     with pytest.raises(SystemExit, match="line 2, column 4"):
         forecasters.main([str(path)])
