@@ -373,6 +373,10 @@ def _best_reply_payoff(task: Task, market: Market, role: str, member: Any) -> np
 # -- what a task freezes ------------------------------------------------------------------------------------------------
 
 
+ANCHOR_SEEDS = 4
+"""Evaluations of uniform play that an anchor averages."""
+
+
 def anchors(task: Task) -> dict[str, Any]:
     """Regret of uniform play (score 0) and the reward scales, per role.
 
@@ -381,13 +385,15 @@ def anchors(task: Task) -> dict[str, Any]:
     """
     market = task.make_market()
     policies = {role: Uniform() for role in market.roles}
-    judged = _judge(task, market, policies, seed=7)
+    several = [_judge(task, market, policies, seed=7 + k) for k in range(ANCHOR_SEEDS)]
+    regret = {role: float(np.mean([j.regret[role] for j in several])) for role in market.roles}
+    welfare = float(np.mean([j.welfare for j in several]))
     team = task.definition.track == "team"
-    if team and (task.optimum is None or not task.optimum > judged.welfare):
+    if team and (task.optimum is None or not task.optimum > welfare):
         raise MarketEnvsError(
             f"task {task.name}: no social optimum above the welfare of uniform play; no team score can be defined"
         )
-    for role, value in judged.regret.items():
+    for role, value in regret.items():
         if not value > 0 and not team:
             raise MarketEnvsError(
                 f"task {task.name}: uniform play has no regret for role {role!r}; no score can be defined"
@@ -402,8 +408,8 @@ def anchors(task: Task) -> dict[str, Any]:
         for role in sums:
             sums[role] += float(np.abs(market.backend.numpy(outcome.payoffs[role])).mean()) / 8
     scale = {role: value if value > 0 else 1.0 for role, value in sums.items()}
-    frozen = {"anchors": judged.regret, "scale": scale, "panel": panel_anchors(task)}
-    return frozen | ({"random_welfare": judged.welfare} if team else {})
+    frozen = {"anchors": regret, "scale": scale, "panel": panel_anchors(task)}
+    return frozen | ({"random_welfare": welfare} if team else {})
 
 
 def best_constant(task: Task, points: int = 9, zooms: int = 2) -> dict[str, Constant]:
