@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,7 @@ class Actors(Policy):
 def stack(torch: Any, groups: int, sizes: Sequence[int], generator: Any) -> list[Any]:
     """Parameters of ``groups`` MLPs side by side: weights (G, in, out) and biases (G, 1, out), uniform by fan-in."""
     out = []
-    for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(sizes)):
         bound = 3e-3 if i == len(sizes) - 2 else a**-0.5
         for shape in ((groups, a, b), (groups, 1, b)):
             out.append(((torch.rand(shape, generator=generator) * 2 - 1) * bound).requires_grad_())
@@ -216,7 +217,7 @@ class Learner:
 
     def decide(self, place: int, obs: np.ndarray, noise: float | None) -> np.ndarray:
         """Actions in [-1, 1], (S, n, k) of the market's agents; uniform where ``noise`` is None."""
-        n, d, k = self.raw[place]
+        n, _, k = self.raw[place]
         if noise is None:
             return self.rng.uniform(-1, 1, (self.runs, n, k))
         with self.torch.no_grad():

@@ -354,7 +354,7 @@ def test_coalition_value_is_the_maximum_of_all_splits():
 
 
 def test_monopoly_matches_scalar_search():
-    game, found = play(default(), (1, 0, 1), 1, 90)
+    _, found = play(default(), (1, 0, 1), 1, 90)
     one, three = Tenant(0.9, "embb"), Tenant(0.8, "urllc")
     curve = [-(p - COST) * min(90, one.demand(p) + three.demand(p)) for p in np.linspace(1, 2, 1001)]
     assert found.profit[0] >= -min(curve) - 1e-9

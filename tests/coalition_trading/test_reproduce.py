@@ -1,7 +1,6 @@
 """The reproduction's equilibrium side against the spec's table (section 7)."""
 
 import pytest
-
 from marketenvs_benchmarks.reproduce import coalition_trading as paper
 
 
@@ -16,6 +15,7 @@ def test_figure_2_ratios():
     assert paper.random_play("singletons")["welfare"] == pytest.approx(101.75721057, abs=6e-8)
 
 
+@pytest.mark.slow
 def test_figure_3_prices_and_purchases():
     found = paper.against_bandwidth()
     assert found["CoST"]["price"] == pytest.approx([2.0, 2.0, 1.9952, 1.5852], abs=6e-5)

@@ -89,7 +89,7 @@ def test_reference_cases_through_the_public_surface(case):
 
 def test_r13_by_a_second_method():
     """The printed game enumerated: every price level, the follower's best whole purchase."""
-    for omega, size, cap_all, want in ((2.3, 3, False, (92.0, 10.5)), (1.4, 2, False, (61.69696970, -1.69696970))):
+    for omega, size, want in ((2.3, 3, (92.0, 10.5)), (1.4, 2, (61.69696970, -1.69696970))):
         best = None
         for level in range(100):
             price = 1 + level / 99

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-import marketenvs
 from marketenvs_baselines import maddpg
 from marketenvs_baselines.run import play
+
+import marketenvs
 
 from ._report import Finding, figure, write_report
 
@@ -222,9 +222,9 @@ def figure_3(folder: Path, learned: Mapping[str, Mapping[str, float]]) -> list[F
     for name, row in found.items():
         axes[0].plot(BANDS, row["price"], marker="o", label=name)
         axes[1].plot(BANDS, row["quantity"], marker="o", label=name)
-    for name, row in learned.items():
-        axes[0].plot(20, row["price"], "x", label=f"{name} (learned)")
-        axes[1].plot(20, row["quantity"], "x")
+    for name, trained in learned.items():
+        axes[0].plot(20, trained["price"], "x", label=f"{name} (learned)")
+        axes[1].plot(20, trained["quantity"], "x")
     axes[0].set_ylabel("mean price, $/PRB")
     axes[1].set_ylabel("PRBs bought")
     for axis in axes:

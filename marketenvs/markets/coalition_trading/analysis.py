@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...market import State
     from .rules import CoalitionTrading
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 
 LEVELS = 100  # price grid on which deterministic policies are bounded where prices are continuous
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import cache
 from itertools import combinations
 from math import factorial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from marketenvs.markets.coalition_trading.games import make_game
 from marketenvs.markets.coalition_trading.pricing import PriceEquilibrium, price_equilibrium
 from marketenvs.markets.coalition_trading.values import Curves
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 Ints = NDArray[np.int64]
 
 MOST_BUYERS = 6  # Bell(6) = 203 partitions

@@ -10,7 +10,7 @@ Source: spec section 5 (unequal capacities); Kreps and Scheinkman (1983), lemma 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from marketenvs.markets.coalition_trading.games import (
 from marketenvs.markets.coalition_trading.mixing import FINE, GAUSS, _first_reaching, _gaps, distribution, quantile
 from marketenvs.markets.coalition_trading.values import coalition_value
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 
 PROBES = 16
 
@@ -126,8 +126,9 @@ def duopoly_equilibrium(game: Game, capacities: Floats) -> DuopolyEquilibrium:
             for whole, part in zip(gaps, found, strict=True):
                 whole[rows] = part
         zero = np.zeros(top.size)
+        floor_atom = np.where(floor, 1.0, 0.0)
         side = PriceEquilibrium(
-            regime, start, top, np.where(floor, 1.0, 0.0), target, zero, zero, zero, *gaps, epsilon=zero
+            regime, start, top, floor_atom, target, zero, zero, zero, gaps[0], gaps[1], gaps[2], zero
         )
         sides.append((view, side))
     result = DuopolyEquilibrium(
@@ -169,7 +170,10 @@ def _complete(game: Game, out: DuopolyEquilibrium, large: Floats, small: Floats)
     beyond = coalition_value(game.curves, game.member, at_top) - out.high_price * at_top
     surplus = np.sum(weight * bought, axis=(1, 2)) + beyond
 
-    mean, traded, atom, gain = [], [], [], np.zeros(large.size)
+    mean: list[Floats] = []
+    traded: list[Floats] = []
+    atom: list[Floats] = []
+    gain = np.zeros(large.size)
     margin = price - column(game.cost, price)
     nodes, ends = nodes_on(np.clip(edges, game.low[:, None], game.high[:, None]), NODES)
     node_demand = coalition_demand(game, nodes, ends)[0]
@@ -192,13 +196,15 @@ def _complete(game: Game, out: DuopolyEquilibrium, large: Floats, small: Floats)
         short = np.where(out.regime == MIXED, out.profit[:, i] - earned.min(axis=1), 0.0)
         gain = np.maximum(gain, short)
     back = np.argsort(out.order, axis=1)
-    columns = (np.take_along_axis(np.stack(c, 1), back, axis=1) for c in (atom, out.profit.T, traded, mean))
-    atom_, profit_, traded_, mean_ = columns
+
+    def turned(columns: list[Floats]) -> Floats:
+        return np.take_along_axis(np.stack(columns, 1), back, axis=1)
+
     return out._replace(
-        atom=atom_,
-        profit=profit_,
-        quantity=traded_,
-        mean_price=mean_,
+        atom=turned(atom),
+        profit=turned(list(out.profit.T)),
+        quantity=turned(traded),
+        mean_price=turned(mean),
         surplus=surplus,
         epsilon=np.where(out.regime == FLOOR, 0.0, gain),
     )

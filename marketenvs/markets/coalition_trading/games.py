@@ -6,14 +6,14 @@ equilibria on these parts, `mixing` the distributions of the mixed regime.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from marketenvs.markets.coalition_trading.values import Curves, demand_each, demand_slope
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 
 NODES = 17  # price nodes on each smooth piece when looking for the best residual price
 BISECTIONS = 56

@@ -7,7 +7,7 @@ A grid game is what agents with a discrete price set play; it is also the fallba
 from __future__ import annotations
 
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from scipy.optimize import linprog
 
 from marketenvs.markets.coalition_trading.values import Curves, demand_each
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 
 
 class MatrixEquilibrium(NamedTuple):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .rules import CoalitionTrading
 
 Array = Any
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 CITATION = "equations (7), (8) as printed; closed form"
 
 

@@ -8,6 +8,8 @@ With an atom at the lowest price the running maximum starts at the atom's size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,7 @@ from marketenvs.markets.coalition_trading.games import (
 )
 from marketenvs.markets.coalition_trading.values import coalition_value
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 
 FINE = 33  # nodes per smooth piece when looking for gaps
 GAUSS = 80  # quadrature nodes per smooth piece of the distribution

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,17 +139,17 @@ def solve_prices(market: CoalitionTrading, v: View, units: Units | None) -> Pric
         stage = _symmetric(v, pooled)
         return stage if p.selection == "winner" else _checked(market, v, stage)
     if p.n_sellers == 2 and _identical(v.cost) and p.selection == "winner":
-        stage = _two(v, pooled)
-        return stage if stage is not None else _searched(market, v, None)
+        exact = _two(v, pooled)
+        return exact if exact is not None else _searched(market, v, None)
     return _searched(market, v, None)
 
 
-def _continuous(v: View, member: NDArray[np.bool_]) -> tuple[Game, PriceEquilibrium]:
+def _continuous(v: View, member: Any) -> tuple[Game, PriceEquilibrium]:
     game = make_game(v.curves, member, v.room.shape[1], v.room[:, 0], v.cost[:, 0], v.low, v.high)
     return game, price_equilibrium(game)
 
 
-def _symmetric(v: View, member: NDArray[np.bool_]) -> PriceStage:
+def _symmetric(v: View, member: Any) -> PriceStage:
     game, found = _continuous(v, member)
     pure = not np.any(found.regime >= MIXED)
     m = v.room.shape[1]
@@ -169,7 +169,7 @@ def _symmetric(v: View, member: NDArray[np.bool_]) -> PriceStage:
     )
 
 
-def _two(v: View, member: NDArray[np.bool_]) -> PriceStage | None:
+def _two(v: View, member: Any) -> PriceStage | None:
     game = make_game(v.curves, member, 2, v.room[:, 0], v.cost[:, 0], v.low, v.high)
     found = duopoly_equilibrium(game, v.room)
     if np.any(found.epsilon > 1e-9 * np.maximum(1.0, found.profit.max(axis=1))):

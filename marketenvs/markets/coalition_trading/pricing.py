@@ -18,6 +18,8 @@ NumPy float64, prices in $/PRB, quantities in PRBs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,7 +43,7 @@ from marketenvs.markets.coalition_trading.games import (
 from marketenvs.markets.coalition_trading.mixing import distribution, quantile, solve_mixed
 from marketenvs.markets.coalition_trading.values import coalition_value
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 
 PROBES = 16  # quantiles of the support whose profit is checked
 

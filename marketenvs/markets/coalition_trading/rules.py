@@ -1,48 +1,52 @@
 r"""Coalition trading: sellers of a sliced network sublease PRBs to coalitions of tenants.
 
-**Timeline of a round.** Buyers are grouped into coalitions: by a rule, or (``formation="labels"``) in stage ``coalition``, where each buyer
-names a label and equal labels are one coalition. Stage ``pricing``: every seller posts a price per PRB. Stage ``purchase``: the members of the
-served coalition see the prices and request PRBs from every seller. Sellers serve the coalition with the highest total reputation (ties: the
-larger, then the one with the smallest member). Requests beyond a seller's capacity are cut; the coalition splits what it bought efficiently.
-What was traded and posted last is remembered and seen; nothing else carries over, so the discount factor is strategically irrelevant.
+**Timeline of a round.** Buyers are grouped into coalitions: by a rule, or (``formation="labels"``) in stage ``coalition``, where each
+buyer names a label and equal labels are one coalition. Stage ``pricing``: every seller posts a price per PRB. Stage ``purchase``: the
+members of the served coalition see the prices and request PRBs from every seller. Sellers serve the coalition with the highest total
+reputation (ties: the larger, then the one with the smallest member). Requests beyond a seller's capacity are cut; the coalition splits
+what it bought efficiently. What was traded and posted last is remembered and seen; nothing else carries over, so the discount factor is
+strategically irrelevant. An episode is truncated after ``horizon`` rounds and never terminates.
 
 **Payoffs** ($ per round, prices delta_m, purchases q_m, W = sum q_m):
 
 - seller m: (delta_m - c) q_m
 - served coalition z: V_z(W) - sum_m delta_m q_m - c_s |z| (|z| - 1); other coalitions: only the signalling cost
-- member n: its share of the coalition's utility, by ``sharing``: reputation Omega_n / Omega_z, equal, shapley, or own (own value less own bill)
+- member n: its share of the coalition's utility, by ``sharing``: reputation Omega_n / Omega_z, equal, shapley, or own (own value less
+  own bill)
 
-V_z(W) = max { sum_n G_n(w_n) : sum w_n = W }, where G_n is the concave envelope of a sigmoid of the users' rate (eMBB, mMTC) or of their M/M/1 delay
-(URLLC): a tenant that holds too few PRBs for its users runs enough of them in a fraction of the slots.
+V_z(W) = max { sum_n G_n(w_n) : sum w_n = W }, where G_n is the concave envelope of a sigmoid of the users' rate (eMBB, mMTC) or of their
+M/M/1 delay (URLLC): a tenant that holds too few PRBs for its users runs enough of them in a fraction of the slots.
 
-**Actions.** ``coalition``: Discrete(N). ``pricing``: Box(-1, 1) onto [price_min, price_max], or Discrete(price_levels). ``purchase``: Box(-1, 1)^M onto
-[0, K_m], or MultiDiscrete(amount_levels); with ``purchase_mode="total"`` one number in [0, sum K], filled cheapest first. Buyers who are not
-served do not act. Decisions outside the range are clipped and counted; NaN and infinities raise.
+**Actions.** ``coalition``: Discrete(N). ``pricing``: Box(-1, 1) onto [price_min, price_max], or Discrete(price_levels). ``purchase``:
+Box(-1, 1)^M onto [0, K_m], or MultiDiscrete(amount_levels); with ``purchase_mode="total"`` one number in [0, sum K], filled cheapest
+first. Buyers who are not served do not act. Decisions outside the range are clipped and counted; NaN and infinities raise.
 
-**Observations** (in [0, 1]):
+**Observations**, in [0, 1]. Prices are scaled by the box, PRBs by all PRBs, choke prices by twice the highest price; a coalition's slot
+is its smallest member.
 
 | stage | ``paper`` | ``full`` (default) |
 |---|---|---|
-| coalition | reputations, own need and reputation, last prices, own last PRBs (N + M + 3) | the same |
-| pricing | last traded PRBs by coalition slot (N) | + reputation by slot (N), served slot (N), capacities (M), own cost, last prices (M), every buyer's need, choke price and membership (3N) |
-| purchase | posted prices (M) | + capacities (M), reputations (N), own need, choke price, class, own coalition (N), served flag, needs and choke prices (2N) |
+| coalition | as full | reputations (N), last prices (M), own need, reputation and last PRBs |
+| pricing | PRBs traded last, by slot (N) | + reputation and winner by slot (2N), capacities, last prices (2M), needs, chokes, served (3N), own cost |
+| purchase | posted prices (M) | + capacities (M), reputations, needs, choke prices (3N), own coalition (N), own need, choke, class, served |
 
-A coalition's slot is its smallest member. Prices are scaled by the box, PRBs by all PRBs, choke prices by twice the highest price.
+**Metrics**: ``price`` (M), ``mean_price`` (paid, or posted when nothing is sold), ``sold`` (M), ``quantity``, ``held`` (N),
+``satisfaction`` (N, time-shared), ``served_fraction`` (N), ``winner`` (slot), ``coalition_size``, ``rationed`` (sellers who cut
+requests), ``traded`` (N, by slot), ``welfare`` (sum of all payoffs), ``clipped``.
 
-**Metrics**: ``price`` (M), ``mean_price`` (paid, or posted when nothing is sold), ``sold`` (M), ``quantity``, ``held`` (N), ``satisfaction`` (N, time-shared),
-``served_fraction`` (N), ``winner`` (slot), ``coalition_size``, ``rationed`` (sellers who cut requests), ``welfare`` (sum of all payoffs), ``clipped``.
+**Equilibrium.** Followers exact: a coalition buys as one agent (a joint stage). Sellers: Bertrand-Edgeworth in every regime (monopoly,
+floor, market clearing, mixed with gaps and atoms), returned as a distribution where it is mixed; two sellers of different capacity
+likewise; other asymmetries, and ``selection="all"``, are searched and never certified. Grid prices: two sellers by a sequential LP.
+Coalitions: every partition's payoffs, Nash and individual stability, merging, Shapley values, the core (``analysis``).
 
-**Equilibrium.** Followers exact. Sellers: Bertrand-Edgeworth in every regime (monopoly, floor, market clearing, mixed with gaps and atoms), returned as a
-distribution where it is mixed; two sellers of different capacity likewise; other asymmetries, and ``selection="all"``, are searched and never certified.
-Grid prices: two sellers by a sequential LP. Coalitions: every partition's payoffs, Nash and individual stability, merging, Shapley values, the core (``analysis``).
-
-**Presets.** ``default``; ``singletons``; ``labels``; ``grid``; ``drawn`` (reputations and PRB rates drawn); ``drop`` (users dropped in a cell); ``table1_noise_limited``;
-``reduced`` (two buyers, mixed regime: no deterministic policy solves it); ``paper`` (the equations as printed, see ``literal.py``).
+**Presets.** ``default``; ``singletons``; ``labels``; ``grid``; ``drawn`` (reputations and PRB rates drawn); ``drop`` (users dropped in a
+cell); ``table1_noise_limited``; ``reduced`` (two buyers, mixed regime: no deterministic policy solves it); ``paper`` (the equations as
+printed, see ``literal.py``).
 
 **Version history.** v0: first release.
 
-**Source.** G. O. Boateng, G. Liu, "Cooperative Resource Trading for Network Slicing in Industrial IoT: A Multi-Agent DRL Approach". Fidelity notes F1-F24:
-``docs/fidelity/coalition_trading.md``.
+**Source.** G. O. Boateng, G. Liu, "Cooperative Resource Trading for Network Slicing in Industrial IoT: A Multi-Agent DRL Approach".
+Where the market departs from it, with numbers: ``docs/fidelity/coalition_trading.md``.
 """
 
 from __future__ import annotations
@@ -183,8 +187,9 @@ class CoalitionTrading(Market):
         if self.params.channel == "drop":
             return state.history.rate
         if self.params.channel == "trace":
-            slots = self._trace_rates.shape[0]
-            return self.xp.take(self._trace_rates, settlement.as_index(self.xp, state.round) % slots, axis=0)
+            measured: Any = self._trace_rates
+            slots = measured.shape[0]
+            return self.xp.take(measured, settlement.as_index(self.xp, state.round) % slots, axis=0)
         return state.theta.prb_rate
 
     def needs(self, state: State) -> tuple[Array, Array]:
@@ -344,14 +349,14 @@ class CoalitionTrading(Market):
         return replies.best_reply(self, state, stage, decisions)
 
     def mixed_reply(self, state: State, stage: str, profile: Mapping[str, Strategy]) -> BestResponse:
-        from . import replies
+        from . import mixed_replies
 
-        return replies.mixed_reply(self, state, stage, profile)
+        return mixed_replies.mixed_reply(self, state, stage, profile)
 
     def mixed_payoff(self, state: State, profile: Mapping[str, Strategy]) -> dict[str, np.ndarray]:
-        from . import replies
+        from . import mixed_replies
 
-        return replies.mixed_payoff(self, state, profile)
+        return mixed_replies.mixed_payoff(self, state, profile)
 
     def optimum(self, state: State) -> SocialOptimum:
         return solve.optimum(self, state)

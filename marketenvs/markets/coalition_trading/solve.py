@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .rules import CoalitionTrading
 
 Array = Any
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 CITATION = (
     "marketenvs docs, coalition trading (Bertrand-Edgeworth with jumps; Kreps-Scheinkman 1983, Levitan-Shubik 1972)"
 )
@@ -231,7 +231,7 @@ def answer_purchases(market: CoalitionTrading, state: State) -> Pure:
 
 def _memo(market: CoalitionTrading, state: State, name: str, solve: Any) -> Any:
     """Solutions are remembered for as long as the state's parameters and coalitions stay the same objects."""
-    key = (state.theta, state.history.rate, state.history.labels, state.decisions.get("coalition"))
+    key: tuple[Any, ...] = (state.theta, state.history.rate, state.history.labels, state.decisions.get("coalition"))
     key = (*key, state.round if market.params.channel == "trace" else None)
     known = market.__dict__.setdefault("_solved", {}).get(name)
     if known is None or any(a is not b for a, b in zip(known[0], key, strict=True)):

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = Any
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 
 NEWTON_STEPS = 60  # safeguarded: every step at least bisects, and the loop stops as soon as nothing moves
 

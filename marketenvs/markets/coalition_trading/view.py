@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...market import State
     from .rules import CoalitionTrading
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # float64 unless said otherwise
 
 
 class View(NamedTuple):
