@@ -52,9 +52,9 @@ means over operators and the system's SE, lower from own values; both in ``liter
 central bidder the sum (team and paper: the common value). The infrastructure earns the payments. With
 ``ssr_noise="binomial"`` slicers' reports are Binomial(npk, SSR)/npk; the upper gates use the true ratios.
 
-**Metrics.** ``welfare`` (total w v), ``revenue``, ``objective`` (F), per operator ``price bid bandwidth blocks rate
-payment profit spectral_efficiency``, ``loss_share`` (operators with y < 0), and with a lower tier ``utility ssr_*
-blocks_* illegal_splits``.
+**Metrics.** ``welfare`` (total value of the rates; F under ``team``), ``value`` (total w v), ``revenue``,
+``objective`` (F), per operator ``price bid bandwidth blocks rate payment profit spectral_efficiency``, ``loss_share``
+(operators with y < 0), and with a lower tier ``utility ssr_* blocks_* illegal_splits``.
 
 **Equilibrium.** Analytic markets: unique equilibrium by a bracketed Newton iteration on ln(sum b), boxes included,
 exact best responses, certified. Pools: every profile enumerated; all pure equilibria, else ``exists=False`` with the
@@ -140,7 +140,7 @@ from ...codecs import BoxCodec, Codec, GridCodec
 from ...market import Market, Outcome, Stage, State
 from ...params import theta_type
 from ...strategy import BestResponse, Equilibrium, SocialOptimum, Strategy
-from . import literal, radio, settlement, solve, views
+from . import literal, radio, replies, settlement, solve, views
 from .parameters import BiddingParams, JointPoolCodec, SplitCodec
 
 BiddingTheta = theta_type("BiddingTheta", BiddingParams, derived=("headcount", "network", "log_ways"))
@@ -166,7 +166,7 @@ class TwoTierBidding(Market):
     Params = BiddingParams
     Theta = BiddingTheta
     information: ClassVar[str] = "public"
-    welfare_name = "total value of the rates (payments are transfers)"
+    welfare_name = "total value of the rates (payments are transfers)"  # of F under reward="team"
     params: BiddingParams
 
     def count_roles(self) -> dict[str, int]:
@@ -350,7 +350,8 @@ class TwoTierBidding(Market):
                 }
         objective = xp.sum(s.utility + settlement.omega(self, theta) * s.profit, axis=1)
         metrics = {
-            "welfare": xp.sum(s.worth, axis=1),
+            "welfare": objective if p.reward == "team" else xp.sum(s.worth, axis=1),
+            "value": xp.sum(s.worth, axis=1),
             "revenue": xp.sum(s.payment, axis=1),
             "objective": objective,
             "price": s.price,
@@ -401,10 +402,10 @@ class TwoTierBidding(Market):
         return solve.respond(self, state, prefix)
 
     def best_reply(self, state: State, stage: str, decisions: Mapping[str, np.ndarray]) -> BestResponse:
-        return solve.best_reply(self, state, stage, decisions)
+        return replies.best_reply(self, state, stage, decisions)
 
     def mixed_reply(self, state: State, stage: str, profile: Mapping[str, Strategy]) -> BestResponse:
-        return solve.mixed_reply(self, state, stage, profile)
+        return replies.mixed_reply(self, state, stage, profile)
 
     def optimum(self, state: State) -> SocialOptimum:
         return solve.optimum(self, state)
