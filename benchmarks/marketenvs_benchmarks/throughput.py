@@ -133,7 +133,7 @@ def work(plan: dict[str, Any], report: Callable[[str], None]) -> None:
     warnings.simplefilter("ignore")
     from marketenvs.task import write_json
 
-    from . import throughput_oracles
+    from . import throughput_oracles, throughput_profile
     from . import throughput_ours as ours
     from .runs import provenance
     from .throughput_measure import measure
@@ -145,6 +145,7 @@ def work(plan: dict[str, Any], report: Callable[[str], None]) -> None:
         "provenance": provenance(),
         "results": [],
         "growth": [],
+        "profile": [],
         "failures": {},
         "oracles": [],
     }
@@ -160,6 +161,11 @@ def work(plan: dict[str, Any], report: Callable[[str], None]) -> None:
         timings, failures = measure(name, contenders, plan["seconds"], plan["repeats"], report)
         content["results"] += [t.record() for t in timings]
         content["failures"] |= {f"{name}: {who}": why for who, why in failures.items()}
+        report(f"{name}: where a round's time goes")
+        for batch in sorted({1, ours.profile_batch(name, max(batches))}):
+            content["profile"].append(
+                throughput_profile.parts(name, ours.settings(name)[0], batch, min(0.03, plan["seconds"]))
+            )
         write_json(plan["path"], content)
     if plan["peers"] and "AIBazaar-v0" in plan["markets"]:
         report("oracles of AI-Bazaar beside SciPy loops")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 from scipy import optimize
@@ -154,11 +155,11 @@ def growth(repeats: int = 3, sizes: tuple[int, ...] = SIZES) -> list[dict[str, A
     for n in sizes:
         market = marketenvs.make("AIBazaar-v0", preset="drawn", n_consumers=n, observation="own")
         state = market.reset(seed=0)
-        game, price = solve.game_of(market, state), np.array([15.0])
+        game, price = solve.game_of(cast(Any, market), state), np.array([15.0])
         begun = [
             (
-                _cpu(lambda m=market, s=state: m.respond(s, {"provider": 15.0})),
-                _cpu(lambda g=game, p=price: followers.follower_equilibrium(g, p)),
+                _cpu(partial(market.respond, state, {"provider": 15.0})),
+                _cpu(partial(followers.follower_equilibrium, game, price)),
             )
             for _ in range(repeats)
         ]

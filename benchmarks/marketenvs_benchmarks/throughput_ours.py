@@ -63,6 +63,11 @@ def users_of(market: Market) -> int:
     return 0
 
 
+def profile_batch(id: str, largest: int) -> int:
+    """The batch at which a market's parts are timed: large, but of few radio users."""
+    return min(largest, 128 if users_of(marketenvs.make(id)) else 4096)
+
+
 def play(market: Market, state: State, rng: np.random.Generator) -> Decisions:
     """Random decisions (B, n, k) of one round in natural units; 5 % of the continuous ones lie outside the range."""
     out: Decisions = {}

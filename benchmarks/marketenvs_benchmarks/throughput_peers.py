@@ -120,7 +120,7 @@ def _jaxmarl(batch: int) -> Run:
     step = jax.vmap(env.step)
     keys = jax.random.split(jax.random.PRNGKey(0), batch)
     rng = np.random.default_rng(0)
-    plays = {a: jnp.asarray(rng.integers(0, env.action_space(a).n, (2, batch))) for a in env.agents}
+    plays = {a: jnp.asarray(rng.integers(0, 5, (2, batch))) for a in env.agents}
 
     def body(carry: Any, index: Any) -> tuple[Any, None]:
         state, keys, _ = carry
