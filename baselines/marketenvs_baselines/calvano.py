@@ -179,7 +179,8 @@ def _advance(
         chance = explore[t]
         draw = u[t]
         tries = draw < chance
-        action = np.where(tries, np.minimum((draw / chance * k).astype(np.int64), k - 1), action)
+        picked = np.where(tries, draw, 0.0) / max(chance, 1e-300) * k
+        action = np.where(tries, np.minimum(picked.astype(np.int64), k - 1), action)
         after = action @ place
         reward = profits[sellers + after[:, None]]
         ahead = base + after[:, None]

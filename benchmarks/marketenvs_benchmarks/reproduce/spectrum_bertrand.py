@@ -221,7 +221,7 @@ def learning(folder: Path, quick: bool) -> list[Finding]:
             values = [interval(got[k]) for k in ("price", "buyer", "seller")]
             text = "p {:.3f}+-{:.3f}, SU {:.3f}+-{:.3f}, PU {:.3f}+-{:.3f}".format(*(x for v in values for x in v))
             name = "6x6 price bins" if sight else "stateless"
-            claim = "one seed batch of 64 markets: p {}, SU {}, PU {} (p* {})".format(*spec, star[0])
+            claim = "(not the paper's: a reference run of 64 markets) p {}, SU {}, PU {} (p* {})".format(*spec, star[0])
             close = abs(values[0][0] - spec[0]) < 0.1
             setting = f"corrected QPML, {payment}, buyers {name}, {rounds} rounds, {seeds} seeds"
             findings.append(

@@ -63,7 +63,7 @@ def bidding_reply(market: SpectrumBertrand, state: State, decisions: Mapping[str
             if p.payment == "posted":
                 options, above = np.broadcast_to(at, (len(at), m, 1)), np.zeros((1, 1, 1), bool)
             elif p.bid_levels is not None:
-                share = np.linspace(0.0, 1.0, p.bid_levels)
+                share = np.arange(p.bid_levels) / (p.bid_levels - 1)  # the codec's own floats
                 options = (
                     at + share * (w - at) if p.bid_encoding == "relative" else share * ceiling[cut][:, :, None] + 0 * w
                 )
@@ -144,10 +144,10 @@ def alike(strategy: Samples, batch: int) -> bool:
     return bool(np.all(v == v[:, :, :1]) and np.all(w == w[:, :, :1]) and v.shape[1] in (1, batch))
 
 
-def samples_gains(
+def samples_outcome(
     market: SpectrumBertrand, game: sellers.Sellers, price: Floats, strategy: Samples
-) -> tuple[Floats, Floats]:
-    """Largest gain (B,) and payoff (B, M) when all buyers play one finite mixture of (group, bid).
+) -> tuple[Floats, Floats, Floats]:
+    """Buyers' largest gain (B,), their payoff (B, M) and profits by group (B, G) under one common mixture of (group, bid).
 
     With common play the rivals above a bid are binomial given the own tie-breaker, which Gauss-Legendre integrates
     exactly. Deviations: every bid of the mixture, just above it, the price, and on grids every level.
@@ -161,7 +161,7 @@ def samples_gains(
     nodes = min((m - 1) // 2 + 1, 64)
     x, w = np.polynomial.legendre.leggauss(nodes)
     s, w = 0.5 * (x + 1), 0.5 * w
-    best, earned = np.zeros(batch), np.zeros(batch)
+    best, earned, profit = np.zeros(batch), np.zeros(batch), np.zeros((batch, groups))
     for g in range(groups):
         at, value = price[:, g], game.value
         bid = np.clip(at + atoms[..., 1] * (value - at), 0, value) if p.bid_encoding == "relative" else atoms[..., 1]
@@ -171,7 +171,7 @@ def samples_gains(
         mass = np.where(here, weight, 0.0) / game.urns[:, g]
         options = [bid, at[None]]
         if p.bid_levels is not None and p.payment != "posted":
-            share = np.linspace(0, 1, p.bid_levels)[:, None]
+            share = np.arange(p.bid_levels)[:, None] / (p.bid_levels - 1)
             options.append(at + share * (value - at) if p.bid_encoding == "relative" else share * value)
         tried = np.concatenate(options)
         raised = [np.zeros(tried.shape, bool)]
@@ -195,6 +195,10 @@ def samples_gains(
         else:
             pay = (value - tried) * served if p.payment == "first_price" else value * served - tried
         pay = np.where(tried >= at, pay, 0.0)
+        own = slice(0, len(atoms))
+        money = {"posted": at * served[own], "first_price": tried[own] * served[own], "all_pay": tried[own]}[p.payment]
+        sold = money - game.cost[:, g] * served[own]
+        profit[:, g] = m * np.where(here, sold * weight, 0.0).sum(0)
         best = np.maximum(best, pay.max(0))
         earned += np.where(choice == g, pay[: len(atoms)] * weight, 0.0).sum(0)
-    return np.maximum(best - earned, 0.0), np.repeat(earned[:, None], m, -1)
+    return np.maximum(best - earned, 0.0), np.repeat(earned[:, None], m, -1), profit

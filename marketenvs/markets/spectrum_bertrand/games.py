@@ -77,7 +77,7 @@ def grid_mixture(market: SpectrumBertrand, mixture: BidMixture) -> Samples:
     game, price, stage = mixture.game, mixture.price, mixture.stage
     size = int(market.params.bid_levels or 2)
     value = game.value[:, None]
-    level = np.linspace(0.0, 1.0, size)
+    level = np.arange(size) / (size - 1)
     values, weights = [], []
     for g in range(price.shape[1]):
         p, q, k = price[:, g], stage.density[:, g], game.capacity[:, g]
@@ -204,7 +204,14 @@ def table_profit(market: SpectrumBertrand, theta: Any, price: Floats) -> Floats:
 
         return printed_profit(market, theta, price)
     game = game_of(market, theta)
-    return sellers.profits(game, sellers.respond(game, price))
+    if p.bid_levels is None or p.payment == "posted":
+        return sellers.profits(game, sellers.respond(game, price))
+    from .bidders import samples_outcome  # bids on a grid: what buyers really answer is the rounded mixture
+
+    flat = price.reshape(-1, p.n_sellers)
+    game = sellers.markets(game, np.repeat(np.arange(game.value.size), len(flat) // game.value.size))
+    coarse = grid_mixture(market, bid_mixture(market, game, flat))
+    return samples_outcome(market, game, flat, coarse)[2].reshape(price.shape)
 
 
 def reference_profits(market: SpectrumBertrand, theta: Any) -> tuple[Any, Any]:

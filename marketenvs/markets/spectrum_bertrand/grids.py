@@ -104,7 +104,7 @@ def grid_equilibrium(market: SpectrumBertrand, state: State, theta: Any) -> Equi
 def grid_levels(theta: Any, levels: int) -> Floats:
     """The price grid of each market, (rows, levels)."""
     low, high = theta.price_floor * theta.worth, theta.price_cap * theta.worth
-    return low + (high - low) * np.linspace(0.0, 1.0, levels)
+    return low + (high - low) * (np.arange(levels) / (levels - 1))
 
 
 def printed_profit(market: SpectrumBertrand, theta: Any, price: Floats) -> Floats:

@@ -103,7 +103,7 @@ class SpectrumParams(MarketParams):
         "radio": {**_DESK, "value_source": "radio", "distance": Uniform(50.0, 300.0)},
         "reduced": {"n_buyers": 3, "channels": 1, "payment": "posted"},
         "grid": {**_DESK, "price_levels": 21, "bid_levels": 21, "bid_encoding": "relative"},
-        "paper": {"fidelity": "paper", "payment": "all_pay", "price_levels": 21, "bid_levels": 21},
+        "paper": {"fidelity": "paper", "payment": "all_pay", "price_levels": 21},
     }
 
     def check(self) -> None:

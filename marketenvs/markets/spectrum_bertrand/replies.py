@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...strategy import BestResponse, Pure, Samples, Strategy
 from . import clearing, games, logit, sellers
-from .bidders import alike, bidding_reply, samples_gains
+from .bidders import alike, bidding_reply, samples_outcome
 
 if TYPE_CHECKING:
     from ...market import State
@@ -79,7 +79,7 @@ def _grid_replies(
     best, gain = price.copy(), np.zeros(price.shape)
     for j in range(price.shape[1]):
         tried = np.repeat(price[:, None, :], levels, 1)
-        tried[:, :, j] = low[:, j, None] + (high - low)[:, j, None] * np.linspace(0.0, 1.0, levels)
+        tried[:, :, j] = low[:, j, None] + (high - low)[:, j, None] * (np.arange(levels) / (levels - 1))
         earned = games.table_profit(market, theta, tried)[..., j]
         top = earned.argmax(-1)
         rows = np.arange(top.size)
@@ -185,7 +185,7 @@ def mixed_reply(market: SpectrumBertrand, state: State, stage: str, profile: Map
                 best, payoff, zero, zero, "exact", "the equilibrium mixture: every bid in its support earns pi"
             )
         if isinstance(strategy, Samples) and alike(strategy, batch):
-            gain, value = samples_gains(market, game, price, strategy)
+            gain, value, _ = samples_outcome(market, game, price, strategy)
             gains = np.repeat(gain[:, None], p.n_buyers, -1)
             exact = p.bid_levels is not None or p.payment == "posted"
             upper = gains if exact else np.full_like(gains, np.inf)

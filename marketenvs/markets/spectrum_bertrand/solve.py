@@ -12,6 +12,7 @@ from ...errors import NotOffered
 from ...solution.gains import certified, payoff_scale
 from ...strategy import Equilibrium, Pure, Reply, Samples, SocialOptimum, Strategy
 from . import literal, logit, oracle, sellers
+from .bidders import samples_outcome
 from .games import (
     PriceSampler,
     bid_mixture,
@@ -180,10 +181,8 @@ def _respond_at(market: SpectrumBertrand, theta: Any, pricing: Floats, batch: in
     payoff = np.repeat(mixture.stage.payoff[:, None], market.params.n_buyers, -1)
     if market.params.bid_levels is None or market.params.payment == "posted":
         return mixture, payoff, np.zeros(batch)
-    from .bidders import samples_gains
-
     coarse = grid_mixture(market, mixture)
-    gain, value = samples_gains(market, game, price, coarse)
+    gain, value, _ = samples_outcome(market, game, price, coarse)
     return coarse, value, gain
 
 
@@ -211,7 +210,10 @@ def respond(market: SpectrumBertrand, state: State, prefix: Mapping[str, Any]) -
     else:
         game = group_game(market, game_of(market, rows_for(theta, batch)))
         price = pricing.reshape(batch, -1)[:, market.group_price]
-        by_group = sellers.profits(game, sellers.respond(game, price))
+        if isinstance(strategy, Samples):
+            by_group = samples_outcome(market, game, price, strategy)[2]
+        else:
+            by_group = sellers.profits(game, sellers.respond(game, price))
         profit = np.stack([by_group[:, market.group_seller == j].sum(-1) for j in range(market.params.n_sellers)], -1)
     values = {"seller": profit, "buyer": payoff}
     return Equilibrium(
