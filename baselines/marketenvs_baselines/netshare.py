@@ -11,6 +11,7 @@ forecast.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,19 @@ class _Requests(Policy):
         super().start(market, role, batch, seed)
         self.params: Any = market.params
 
+    def settings(self) -> dict[str, Any]:
+        """Arguments of the constructor, JSON-ready."""
+        return {}
+
+    def export(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """JSON and arrays, for ``store.save_policy``."""
+        return self.settings(), {}
+
+    @classmethod
+    def restore(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
+        """The inverse of :meth:`export`."""
+        return cls(**config)
+
     def limits(self, state: State) -> tuple[Floats, Floats]:
         """Least and largest request, (B, M) or (1, M)."""
         return tuple(self.market.backend.numpy(getattr(state.theta, k)) for k in ("request_min", "request_max"))  # type: ignore[return-value]
@@ -122,6 +136,9 @@ class Static(_Requests):
 
     def __init__(self, reservation: ArrayLike | None = None):
         self.reservation = None if reservation is None else np.asarray(reservation, float)
+
+    def settings(self) -> dict[str, Any]:
+        return {"reservation": None if self.reservation is None else self.reservation.tolist()}
 
     def act_at(self, stage: Stage, obs: Any, mask: Any, state: State) -> Floats:
         count = obs.shape[1]
@@ -171,6 +188,9 @@ class NetShare(_Requests):
         self.cap = cap
         self.reservation = None if reservation is None else np.asarray(reservation, float)
 
+    def settings(self) -> dict[str, Any]:
+        return {"cap": self.cap, "reservation": None if self.reservation is None else self.reservation.tolist()}
+
     def act_at(self, stage: Stage, obs: Any, mask: Any, state: State) -> Floats:
         from marketenvs.markets.federated_slicing import oracle
 
@@ -191,6 +211,9 @@ class OnForecast(_Requests):
 
     def __init__(self, careful: bool = False):
         self.careful = careful
+
+    def settings(self) -> dict[str, Any]:
+        return {"careful": self.careful}
 
     def act_at(self, stage: Stage, obs: Any, mask: Any, state: State) -> Floats:
         from marketenvs.markets.federated_slicing import oracle

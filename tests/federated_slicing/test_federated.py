@@ -130,6 +130,16 @@ def test_madqn_plays_grids_and_ddpg_says_why_not():
         foreign.start(make(ID), "slice", 1, 0)
 
 
+@pytest.mark.parametrize(
+    "policy", [netshare.NetShare("need", [0.3, 0.2, 0.1, 0.15, 0.15, 0.1]), netshare.Static(), netshare.Truthful()]
+)
+def test_hand_written_policies_survive_saving(policy, tmp_path):
+    market = make(ID, n_devices=5)
+    save_policy(tmp_path / "p", {"slice": policy}, market)
+    again = load_policy(tmp_path / "p", market, trust=True)["slice"]
+    assert again.settings() == policy.settings()
+
+
 def test_hand_written_requests():
     market = make(ID, forecast="oracle", demand_timing="revealed")
     state = market.reset(0, batch=40)
