@@ -151,7 +151,8 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
         The files written.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a finished result is always whole
-    from marketenvs.scoring import evaluate, evaluate_role
+    from marketenvs.role_track import evaluate_role
+    from marketenvs.scoring import evaluate
 
     first = job.runs[0]
     task = load_task(first.task_path)

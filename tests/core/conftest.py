@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import marketenvs
-from marketenvs import MarketSpec, Uniform, registry, scoring
+from marketenvs import MarketSpec, Uniform, registry, role_track
 from marketenvs.policy import EquilibriumPolicy
 from marketenvs.task import Definition, Plan, build_task
 
@@ -23,7 +23,9 @@ PLAN = Plan(markets=12, warm_up=1, prefixes=6, draws=32)
 @pytest.fixture(scope="session")
 def drawn_task():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "PANEL", {"equilibrium": EquilibriumPolicy})  # the panel's anchors take most of the time
+        patch.setattr(
+            role_track, "PANEL", {"equilibrium": EquilibriumPolicy}
+        )  # the panel's anchors take most of the time
         return build_task(Definition("small-drawn", "AIBazaar-v0", "calibrated", CROWD, plan=PLAN), floors=False)
 
 
