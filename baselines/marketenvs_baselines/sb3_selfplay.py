@@ -75,6 +75,8 @@ class SelfPlay:
             means (choices are always drawn): a price is valued by what buyers mean to do.
         fresh: Whether every turn begins new episodes, so that more drawn markets are met (at their first ``rounds``
             rounds); False plays episodes to the horizon.
+        anneal: Share of the learning rate that is left at the end of the budget; it falls linearly (SB3's own schedules
+            know only one turn). 1 keeps it constant.
 
     Raises:
         NotOffered: The algorithm cannot play a stage's actions.
@@ -92,11 +94,13 @@ class SelfPlay:
         opponents: Any = "equilibrium",
         wander: float = 0.25,
         fresh: bool = True,
+        anneal: float = 1.0,
     ):
         from marketenvs.sb3 import MarketVecEnv
 
-        if not 0 <= wander <= 1:
-            raise InvalidParameter(f"wander must lie in [0, 1], got {wander!r}")
+        for name, value in (("wander", wander), ("anneal", anneal)):
+            if not 0 <= value <= 1:
+                raise InvalidParameter(f"{name} must lie in [0, 1], got {value!r}")
         cls = sb3_class(algorithm)
         self.market, self.algorithm = task.make_market(), algorithm
         self.markets, self.rounds, self.only, self.wander, self.fresh = markets, rounds, only, wander, fresh
@@ -128,8 +132,14 @@ class SelfPlay:
             )
             given = settings(env, rounds) if callable(settings) else settings
             self.models[stage.name] = cls("MlpPolicy", env, seed=int(seed) & 0x7FFFFFFF, device="cpu", **(given or {}))
+        self.pace, self.anneal = 1.0, anneal
         for stage in learned:
+            model = self.models[stage.name]
+            model.lr_schedule = self._paced(model.lr_schedule)
             self._export(stage)
+
+    def _paced(self, schedule: Callable[[float], float]) -> Callable[[float], float]:
+        return lambda remaining: self.pace * schedule(remaining)
 
     def _export(self, stage: Stage) -> None:
         self.networks[stage.role][stage.name] = network_of(self.models[stage.name])
@@ -154,6 +164,7 @@ class SelfPlay:
             used, turn = 0, self.markets * self.rounds
             stages = [s for s in self.market.stages if s.name in self.models]
             while True:
+                self.pace = 1.0 - (1.0 - self.anneal) * min(1.0, used / max(budget, 1))
                 for stage in stages:
                     self._turn(stage)
                     used += turn

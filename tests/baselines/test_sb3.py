@@ -101,6 +101,16 @@ def test_settings_replace_defaults_one_by_one():
         np.testing.assert_array_equal(decisions(again, task().make_market())[stage], value)
 
 
+def test_annealing_stops_the_steps():
+    """With nothing left at the end, learning rates fall linearly from turn to turn."""
+    from marketenvs_baselines.sb3_ppo import settings
+    from marketenvs_baselines.sb3_selfplay import SelfPlay
+
+    game, seen = SelfPlay(task(), 0, "PPO", settings=settings, anneal=0.0, **TINY), []
+    game.learn(256, lambda *a: seen.append(game.models["pricing"].policy.optimizer.param_groups[0]["lr"]))
+    np.testing.assert_allclose(seen[::2], 1e-3 * np.array([1, 0.75, 0.5, 0.25]))  # 4 passes of 2 turns of 32 rounds
+
+
 def test_one_role_learns_alone():
     only = ALGORITHMS["sb3_ppo"].train(task(), 0, 100, None, only="consumer", opponents="random", **TINY)
     assert set(only) == {"consumer"}
