@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ...strategy import BestResponse, Pure, Samples, Strategy
 from . import clearing, games, logit, sellers
-from .bidders import alike, bidding_reply, samples_outcome
+from .bidders import MOST_BUYERS, alike, bidding_reply, samples_outcome
+from .mixtures import mixture_reply
 
 if TYPE_CHECKING:
     from ...market import State
@@ -198,6 +199,8 @@ def mixed_reply(market: SpectrumBertrand, state: State, stage: str, profile: Map
                 "exact" if exact else "bound",
                 "symmetric mixture, exact win probabilities",
             )
+        if isinstance(strategy, Samples) and p.matching == "channel" and p.n_buyers <= MOST_BUYERS:
+            return mixture_reply(market, game, price, strategy)
     if stage == "pricing" and isinstance(pricing, Pure) and p.values == "common":
         posted = market.backend.numpy(market.committed(state, {"pricing": pricing.decisions}).decisions["pricing"])
         return best_reply(market, state, "pricing", {"pricing": posted})  # what buyers play is replaced by their answer
