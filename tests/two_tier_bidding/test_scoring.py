@@ -1,0 +1,102 @@
+"""What scores rest on: exact replies to mixtures, the team's optimum, tasks whose floors are low."""
+
+import dataclasses
+from itertools import product
+
+import numpy as np
+import pytest
+
+import marketenvs
+from marketenvs import Pure, Samples, scoring
+from marketenvs.markets.two_tier_bidding.tasks import QUICK, TASKS
+from marketenvs.policy import EquilibriumPolicy, Uniform
+from marketenvs.task import build_task
+
+ID = "TwoTierBidding-v0"
+
+
+def mixture(rng, values, batch, agents):
+    weights = rng.dirichlet(np.ones(len(values)), (batch, agents))
+    return Samples(values, np.moveaxis(weights, -1, 0))
+
+
+@pytest.mark.parametrize("positions", ["rings", "random"])
+def test_reply_to_mixed_bids_is_exact(positions):
+    """Expected payoffs over all 27 profiles, summed by hand."""
+    market = marketenvs.make(ID, preset="two_tier", n_operators=3, bid_levels=3, positions=positions)
+    state = market.reset(1, 2)
+    rng = np.random.default_rng(0)
+    low, high = (np.broadcast_to(b, (2, 3, 1)) for b in market.bounds(state, "bidding"))
+    grid = market.stage("bidding").codec.candidates(low, high)
+    mixed = mixture(rng, grid, 2, 3)
+    splits = np.zeros((2, 3, 2))
+    got = market.best_response(state, "bidding", {"bidding": mixed, "slicing": splits})
+    assert got.kind == "exact"
+    own = np.zeros((2, 3, 3))
+    for profile in product(range(3), repeat=3):
+        bids = np.stack([grid[k, :, m] for m, k in enumerate(profile)], 1)
+        paid = market.respond(state, {"bidding": bids}).values["bidder"]
+        for m, k in enumerate(profile):
+            others = np.prod([mixed.weights[j, :, i] for i, j in enumerate(profile) if i != m], axis=0)
+            own[:, m, k] += others * paid[:, m]
+    base = (np.moveaxis(mixed.weights, 0, -1) * own).sum(-1)
+    np.testing.assert_allclose(got.values, own.max(-1), rtol=1e-12)
+    np.testing.assert_allclose(got.gains, own.max(-1) - base, rtol=1e-9)
+
+
+def test_reply_of_a_mixing_slicer_is_exact():
+    market = marketenvs.make(ID, preset="two_tier", bid_levels=4)
+    state = market.reset(0, 1)
+    bids = np.full((1, 4, 1), 900.0)
+    values = np.array([[3, 6], [1, 9], [5, 2]], float)[:, None, None, :] * np.ones((1, 1, 4, 1))
+    mixed = mixture(np.random.default_rng(1), values, 1, 4)
+    got = market.best_response(state, "slicing", {"bidding": Pure(bids), "slicing": mixed})
+    paid = np.stack([market.payoff(state, {"bidding": bids, "slicing": v})["slicer"] for v in values])
+    best = market.respond(state, {"bidding": bids}).values["slicer"]
+    np.testing.assert_allclose(got.gains, best - (mixed.weights * paid).sum(0), atol=1e-12)
+
+
+@pytest.mark.parametrize("payment", ["kelly", "eq4"])
+def test_team_optimum(payment):
+    market = marketenvs.make(
+        ID, preset="two_tier", reward="team", payment=payment, n_operators=3, bid_levels=3, lower="table"
+    )
+    state = market.reset(0, 1)
+    stage = market.stage("bidding")
+    low, high = (np.broadcast_to(b, (1, 3, 1)) for b in market.bounds(state, "bidding"))
+    grid = stage.codec.candidates(low, high)
+    every = [np.stack([grid[k, :, m] for m, k in enumerate(p)], 1) for p in product(range(3), repeat=3)]
+    best = max(float(market.outcome(state, {"bidding": b}).metrics["welfare"][0]) for b in every)
+    assert market.social_optimum(state).value[0] == pytest.approx(best, abs=1e-12)
+    assert market.equilibrium(state).certified.all()
+    whole = marketenvs.make(ID, preset="two_tier", reward="team", payment="eq4", bid_levels=None, lower="table")
+    blocks = whole.social_optimum(whole.reset(0, 1)).extra["blocks"]
+    assert tuple(blocks[0]) == (11, 11, 10, 18)  # spec 4.5, omega = 0.1 per Gb/s
+    free = marketenvs.make(ID, preset="two_tier", reward="team", bid_levels=None, lower="table")
+    with pytest.raises(marketenvs.NotOffered, match="pool of bids"):
+        free.social_optimum(free.reset(0, 1))
+
+
+def test_tasks_are_named():
+    assert set(QUICK) <= {d.name for d in TASKS}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kelly-fixed",
+        "twotier-kelly",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("twotier-rb", "twotier-team")),
+    ],
+)
+def test_task(name):
+    definition = next(d for d in TASKS if d.name == name)
+    small = dataclasses.replace(definition.plan, markets=8, prefixes=2, draws=16)
+    task = build_task(dataclasses.replace(definition, plan=small), floors=definition.tripwire is False)
+    market = task.make_market()
+    perfect = scoring.evaluate(task, {role: EquilibriumPolicy() for role in market.roles})
+    assert perfect.score == pytest.approx(1.0, abs=1e-6)
+    assert abs(scoring.evaluate(task, {role: Uniform() for role in market.roles}, seed=3).score) < 0.5
+    if not definition.tripwire:
+        assert task.floors["best_constant"] <= 0.8
+        assert task.floors["myopic"] <= 0.95
