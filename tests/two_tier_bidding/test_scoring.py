@@ -85,8 +85,7 @@ def test_tasks_are_named():
     "name",
     [
         "kelly-fixed",
-        "twotier-kelly",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("twotier-rb", "twotier-team")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("twotier-kelly", "twotier-rb", "twotier-team")),
     ],
 )
 def test_task(name):
