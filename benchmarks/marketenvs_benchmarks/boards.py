@@ -31,10 +31,10 @@ def run(
 ) -> int:
     """Run a leaderboard; returns the exit status (0, or 1 if a run failed, or 130 after Ctrl-C)."""
     begun = time.perf_counter()
-    names = [*(algorithms if algorithms else ALGORITHMS), *learners, *(f"policy:{p}" for p in policies)]
-    for name in names:
+    extra = [*learners, *(f"policy:{p}" for p in policies)]
+    for name in [*(algorithms or ALGORITHMS), *extra]:
         runs.resolve_any(name)  # a wrong name is an error before anything is done
-    wanted, left, loaded = leaderboard.wanted_runs(suite, names, seeds, tasks, full)
+    wanted, left, loaded = leaderboard.wanted_runs(suite, algorithms or None, seeds, tasks, full, extra)
     _check_roles(policies, loaded)
     folder = runs.check_folder(folder)
     todo, reused, damaged = runs.plan_runs(wanted, folder)
@@ -71,7 +71,9 @@ def _check_roles(policies: Sequence[str], tasks: dict[str, Any]) -> None:
     for text in policies:
         role, _, where = text.partition("=")
         if role not in roles:
-            raise UnknownName(f"--policy {text!r}: no market of these tasks has a role {role!r}; {nearest(role, roles)}")
+            raise UnknownName(
+                f"--policy {text!r}: no market of these tasks has a role {role!r}; {nearest(role, roles)}"
+            )
         resolve_policy(where, role)
 
 

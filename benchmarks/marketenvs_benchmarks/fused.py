@@ -188,7 +188,7 @@ def _bidding(
             objective += rho * efficiency + omega * profit
             losses += one if profit < zero else zero
         per_market[0, b], per_market[1, b] = worth_sum, paid_sum
-        per_market[2, b], per_market[3, b] = objective, losses / m
+        per_market[2, b], per_market[3, b], per_market[4, b] = objective, losses / m, worth_sum
         clipped[b] = count
         rounds[b] += 1
         done[b] = rounds[b] >= horizon
@@ -269,7 +269,7 @@ class FusedBidding:
         self.history = np.stack([*plain, *(last.ssr[:, :, k] for k in range(3))]).astype(kind)
         self.rounds = state.round.copy()
         self.seen = np.empty((batch, m, 13), kind)
-        self.out, self.per_market = np.empty((8, batch, m), kind), np.empty((4, batch), kind)
+        self.out, self.per_market = np.empty((8, batch, m), kind), np.empty((5, batch), kind)
         self.clipped, self.done = np.empty(batch, np.int32), np.empty(batch, bool)
         one = kind.type(1.0)
         self.scalars = (
@@ -287,7 +287,7 @@ class FusedBidding:
     def results(self) -> dict[str, np.ndarray]:
         """What the last round gave, by the names of the rules."""
         agents = ("price", "bid", "bandwidth", "blocks", "rate", "payment", "profit", "spectral_efficiency")
-        markets = ("welfare", "revenue", "objective", "loss_share")
+        markets = ("welfare", "revenue", "objective", "loss_share", "value")
         return {
             "seen bidding": self.seen, "bidder": self.out[6], **dict(zip(agents, self.out, strict=True)),
             **dict(zip(markets, self.per_market, strict=True)), "clipped": self.clipped, "done": self.done,

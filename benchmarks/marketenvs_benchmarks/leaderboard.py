@@ -17,7 +17,7 @@ from marketenvs_baselines import ALGORITHMS
 from marketenvs.errors import MarketEnvsError, UnknownName
 from marketenvs.task import Task, write_json
 
-from . import runs, statistics
+from . import runs, statistics, suites
 from .runs import Run
 from .statistics import Interval
 
@@ -87,6 +87,7 @@ def wanted_runs(
     seeds: int = SEEDS,
     tasks: Sequence[str] | None = None,
     full: bool = False,
+    extra: Sequence[str] = (),
 ) -> tuple[list[Run], dict[str, dict[str, str]], dict[str, Task]]:
     """The runs of a suite: every algorithm on every task it can play.
 
@@ -95,6 +96,7 @@ def wanted_runs(
         algorithms: Names or "module:train"; default: all registered ones.
         seeds: Runs per algorithm and task.
         tasks: Only these tasks.
+        extra: Further algorithms ("module:train", "policy:role=module:Class") beside those.
         full: Use the tasks' full budgets and run heavy algorithms too, instead of the quick budgets.
 
     Returns:
@@ -109,19 +111,27 @@ def wanted_runs(
                 raise UnknownName(f"suite {suite!r} has no task {name!r}; {nearest(name, loaded)}")
         loaded = {k: v for k, v in loaded.items() if k in tasks}
     names = list(algorithms) if algorithms is not None else list(ALGORITHMS)
+    chosen = suites.quick_algorithms() if suite == "quick" and algorithms is None and not full else {}
     out: list[Run] = []
     left: dict[str, dict[str, str]] = {}
     for task_name, (path, task) in loaded.items():
         market = task.make_market()
-        for name in names:
+        for name in [*names, *extra]:
             algorithm = runs.resolve_any(name)
+            quick = chosen.get(task_name)
             reason = algorithm.why_not(market)
-            if reason is None and algorithm.heavy and not full:
+            if reason is not None and algorithm.markets and market.id not in algorithm.markets:
+                continue  # made for another market
+            if reason is None and name in names and quick is not None and name not in quick:
+                reason = "not part of the quick suite (--algorithm NAME runs it)"
+            elif reason is None and algorithm.heavy and not full and algorithms is None:
                 reason = "too slow for this suite"
             if reason is not None:
                 left.setdefault(task_name, {})[algorithm.name] = reason
                 continue
-            budget = min(task.budget, algorithm.quick_budget) if not full or not algorithm.quick_budget else task.budget
+            budget = min(task.budget, (quick or {}).get(name) or algorithm.quick_budget)
+            if full and algorithm.quick_budget > 1:
+                budget = task.budget
             curve = CURVE if full else 0
             out += [Run(suite, task_name, str(path), task.hash, name, seed, budget, curve) for seed in range(seeds)]
     return out, left, {k: t for k, (_, t) in loaded.items()}

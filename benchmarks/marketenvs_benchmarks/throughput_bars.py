@@ -107,6 +107,10 @@ def _bazaar(records: Sequence[Record]) -> list[Verdict]:
             best(records, AGENT, system="mpe2"),
         )
     )
+    if parallel is not None:  # PettingZoo's own count: every live agent at every env.step, of which a round has two
+        twice = (2.0 * parallel[0], parallel[1])
+        peer = best(records, AGENT, system="mpe2")
+        out.append(_ratio("AI-Bazaar through PettingZoo, live agents per env.step, mpe2", 5.0, twice, peer))
     sb3 = best(records, AGENT, system="marketenvs", shell="SB3 VecEnv", batch=128)
     out.append(
         _ratio(

@@ -40,6 +40,8 @@ def check_equal(id: str, setting: Mapping[str, Any], dtype: str, batch: int = 64
         want |= {**payoffs, **metrics, "done": done}
         have = kernel.results()
         for name, value in want.items():
+            if name not in have:
+                raise RuntimeError(f"the fused kernel of {id} lacks {name!r}, which the rules give")
             value = np.asarray(to_numpy(value), dtype=np.float64)
             got = np.asarray(have[name], dtype=np.float64)
             scale = max(1.0, float(np.abs(value).max()))

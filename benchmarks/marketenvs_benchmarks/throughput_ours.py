@@ -356,4 +356,6 @@ def contenders(
     if "jax" in libraries:
         out += [core(id, other, "jax", "float32", b) for other in others for b in (1024, 8192) if b in whole]
     out += [blocked(id, main, b) for b in sorted({max(batches), *(b for b in batches if b not in whole)})]
+    for other in others:
+        out.append(shells(id, other, 1)[0])
     return out + shells(id, main, min(1024, max(batches)))

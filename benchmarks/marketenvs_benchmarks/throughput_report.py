@@ -24,7 +24,7 @@ def short(value: float) -> str:
 def label(record: Record) -> str:
     """What was measured, within its group."""
     who = "" if record["system"] == "marketenvs" else f"{record['system']} {record['subject']}: "
-    parts = [f"{who}{record['shell']}", record["library"] if record["shell"] == "core" else ""]
+    parts = [f"{who}{record['shell']}", record["library"] if record["shell"] in ("core", "fused kernel") else ""]
     return " ".join(
         p for p in [*parts, f"B={record['batch']}", f"({record['setting']})" if record["setting"] else ""] if p
     )

@@ -28,6 +28,19 @@ def suites() -> dict[str, tuple[str, ...]]:
     return {"quick": quick} | ({"suite-v1": full} if full else {})
 
 
+def quick_algorithms() -> dict[str, dict[str, int | None]]:
+    """Task -> algorithm -> budget that the quick suite runs (None: the algorithm's own quick budget).
+
+    A room's ``QUICK_ALGORITHMS`` maps algorithm names to budgets; a room without it gets every algorithm that can play.
+    """
+    return {
+        name: dict(module.QUICK_ALGORITHMS)
+        for module in _rooms()
+        if hasattr(module, "QUICK_ALGORITHMS")
+        for name in getattr(module, "QUICK", ())
+    }
+
+
 def _rooms() -> list:
     found = []
     for info in pkgutil.iter_modules(markets.__path__):

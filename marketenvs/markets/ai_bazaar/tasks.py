@@ -44,3 +44,19 @@ TASKS = (
     ),
 )
 QUICK = ("bazaar-fixed", "bazaar-grid", "bazaar-drawn")
+QUICK_ALGORITHMS = {
+    "random": None,
+    "equilibrium": None,
+    "best_constant": None,
+    "myopic": None,
+    "damped_best_response": None,
+    "fictitious_play": None,
+    "genetic": None,
+    "pb_marl": None,
+    "pga_app": None,
+    "giga_wolf": None,
+    "minimax_q": None,
+    "q_learning": None,
+    "sb3_ppo": 20_000,
+}
+"""What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""
