@@ -319,9 +319,12 @@ class TwoTierBidding(Market):
         return state.theta.bandwidth * blocks / self.params.blocks, blocks
 
     def action_mask(self, state: State, stage: str) -> Array | None:
-        """A split is legal if it uses no more blocks than the operator won."""
+        """A split is legal if it uses no more blocks than the operator won (all are, while bids are not committed)."""
         if stage != "slicing" or self.params.split != "discrete":
             return None
+        if "bidding" not in state.decisions:
+            shape = (self.batch(state), self.params.n_operators, len(SplitCodec(self.params.blocks).table))
+            return self.xp.ones(shape, dtype=self.xp.bool, device=self.backend.device)
         _, blocks = self.allocate(state, self.bids(state.decisions))
         pairs = SplitCodec(self.params.blocks).table
         return self.backend.asarray(pairs.sum(axis=1)) <= blocks[:, :, None] + 0.5
