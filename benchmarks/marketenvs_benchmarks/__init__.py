@@ -1,0 +1,1 @@
+"""Leaderboard, suites of tasks, reproductions of the papers, and throughput."""

@@ -60,6 +60,15 @@ def floors_line(board: Board, task: str) -> str:
     )
 
 
+def without_result(board: Board, task: str) -> dict[str, list[str]]:
+    """Reason -> algorithms that have no row on the task."""
+    grouped: dict[str, list[str]] = {}
+    for name, reason in board.missing.get(task, {}).items():
+        reason = "needs other action spaces" if " stages; " in reason else reason
+        grouped.setdefault(reason, []).append(name)
+    return grouped
+
+
 def role_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The role track of one task: headings and lines, best mean first (IQM over runs; "-" where undefined)."""
     members = [m for m in next(iter(rows[0].panel.values())) if m != "mean"]
@@ -105,8 +114,8 @@ def print_board(board: Board, console: Any) -> None:
             for line in lines:
                 table.add_row(*line)
             console.print(table)
-        for name, reason in board.missing.get(task, {}).items():
-            console.print(f"  -  {name}: {reason}", style="dim", highlight=False)
+        for reason, names in without_result(board, task).items():
+            console.print(f"  -  {', '.join(names)}: {reason}", style="dim", highlight=False)
     if any(r.origin != "run here" for rows in board.rows.values() for r in rows):
         console.print("*  reference, not rerun: committed results on the same task content", style="dim")
     total = aggregate(board)
@@ -176,13 +185,10 @@ def page(board: Board, provenance: dict[str, Any]) -> str:
             body.append("".join(f"<th>{esc(h)}</th>" for h in headings) + "</tr>")
             body += ["<tr>" + "".join(f"<td>{esc(c)}</td>" for c in line) + "</tr>" for line in lines]
             body.append("</table></details>")
-        reasons = board.missing.get(task, {})
+        reasons = without_result(board, task)
         if reasons:
-            body.append(
-                "<p class=note>Without a result: "
-                + "; ".join(f"{esc(n)} ({esc(r)})" for n, r in reasons.items())
-                + "</p>"
-            )
+            text = "; ".join(f"{esc(', '.join(names))}: {esc(reason)}" for reason, names in reasons.items())
+            body.append(f"<p class=note>Without a result: {text}</p>")
     total = aggregate(board)
     if total:
         body.append(
