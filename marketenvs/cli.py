@@ -24,7 +24,8 @@ suite_app = typer.Typer(help="Suites of frozen tasks.", no_args_is_help=True)
 new_app = typer.Typer(help="Write a starting point for your own market or learner.", no_args_is_help=True)
 app.add_typer(suite_app, name="suite")
 app.add_typer(new_app, name="new")
-console = Console()
+# Tables are wide: a pipe or a log file gets 160 columns, a terminal its own width.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 
 
 def main() -> None:
