@@ -15,7 +15,7 @@ One averaged policy serves rate and delay slices, so observations must tell them
 shows no device data, so the twin here is
 a recursive AR(4) on the slice's own needs, learned on the way; forecasts from device data enter through
 ``forecast="external"`` (see `forecasters`).
-The paper's learning rate of 0.1 collapses; 5e-4 is used. gamma = 0 is exact for absolute actions, whose slots are
+The paper's learning rate of 0.1 collapses; 5e-4 and 2e-3 are used. gamma = 0 is exact for absolute actions, whose slots are
 strategically independent.
 """
 
@@ -51,7 +51,8 @@ class Settings:
         scheme: "federated", "independent", "central" or "dqn".
         twin: replace the forecast shown by the twin's.
         hidden: neurons of the hidden layers (the paper: six layers of 64).
-        rate: Adam's step size.
+        rate: Adam's step size of the actor.
+        critic_rate: Adam's step size of the critic (and of MADQN's values), which has to know the peak before the actor climbs.
         gamma: discount; None: 0 for absolute actions, 0.95 for relative ones.
         buffer: transitions kept per slice.
         batch: transitions per update.
@@ -67,6 +68,7 @@ class Settings:
     twin: bool = False
     hidden: tuple[int, ...] = (64, 64)
     rate: float = 5e-4
+    critic_rate: float = 2e-3
     gamma: float | None = None
     buffer: int = 1_000
     batch: int = 64
@@ -163,6 +165,7 @@ class SlicePolicy(Policy):
         if self.twin is not None:
             self.twin = copy.copy(self.twin)
             seen = with_twin(self.twin, obs, learn=False)
+        seen = features(seen)
         batch, count, d = seen.shape
         x = seen.reshape(1, batch, count * d) if self.kind == "joint" else seen.transpose(1, 0, 2)
         for i, (weight, bias) in enumerate(self.layers):
@@ -205,6 +208,21 @@ def with_twin(twin: Twin, obs: np.ndarray, learn: bool) -> np.ndarray:
     if value is not None:
         seen[:, :, 0] = np.clip(value, 0.0, 10.0)
     return seen
+
+
+def features(obs: np.ndarray) -> np.ndarray:
+    """Network inputs of order 1: needs and grants in fair shares of the pool instead of the whole, requirements around their middle.
+
+    Without it a need is a few hundredths beside entries of 1 to 2.5, and actors saturate before they can tell slices apart.
+    """
+    count, d = obs.shape[1:]
+    if d == 2:
+        return np.log1p(obs) / 3.0
+    x = np.array(obs)
+    x[:, :, [0, 1, 3]] *= count
+    x[:, :, 9] -= 2.2
+    x[:, :, 12 : 12 + (d - 12) // 2] *= count
+    return x
 
 
 def as_action(stage: Stage, index: np.ndarray) -> np.ndarray:
@@ -261,8 +279,10 @@ class FederatedLearner(Policy):
         self.critic = self._network(self.inputs + self.outputs, 1, generators) if s.scheme != "dqn" else []
         self.actor_target = [(w.detach().clone(), b.detach().clone()) for w, b in self.actor]
         self.critic_target = [(w.detach().clone(), b.detach().clone()) for w, b in self.critic]
+        rates = (s.critic_rate,) if s.scheme == "dqn" else (s.rate, s.critic_rate)
+        nets = [net for net in (self.actor, self.critic) if net]
         self.optimisers = [
-            torch.optim.Adam([p for pair in net for p in pair], lr=s.rate) for net in (self.actor, self.critic) if net
+            torch.optim.Adam([p for pair in n for p in pair], lr=x) for n, x in zip(nets, rates, strict=True)
         ]
         size = s.buffer
         self.memory = {
@@ -301,7 +321,7 @@ class FederatedLearner(Policy):
         torch, s = self.torch, self.settings
         if self.twin is not None:
             obs = with_twin(self.twin, obs, learn=True)
-        self.seen = self._grouped(obs)
+        self.seen = self._grouped(features(obs))
         with torch.no_grad():
             out = self._run(self.actor, torch.from_numpy(self.seen)[:, None, :])[:, 0].numpy()
         epsilon = max(0.05, 1.0 - self.t / s.explore)
@@ -337,7 +357,7 @@ class FederatedLearner(Policy):
             ("obs", self.seen),
             ("action", self.played),
             ("reward", np.asarray(reward, np.float32).reshape(self.groups)),
-            ("next", self._grouped(following)),
+            ("next", self._grouped(features(following))),
         ):
             self.memory[name][:, at] = value
         self.t += 1

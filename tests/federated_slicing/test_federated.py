@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 from marketenvs_baselines import netshare
-from marketenvs_baselines.federated import FederatedLearner, Settings, SlicePolicy, Twin, train_many
+from marketenvs_baselines.federated import FederatedLearner, Settings, SlicePolicy, Twin, features, train_many
 from marketenvs_baselines.registry import ALGORITHMS
 from marketenvs_baselines.run import play
 from marketenvs_baselines.store import load_policy, save_policy
@@ -167,3 +167,15 @@ def test_hand_written_requests():
     assert np.all(welfare["netshare"].mean() >= np.array([welfare[k].mean() for k in ("static", "max", "need")]))
     low = state.nature.need.sum(axis=1) * 1.3 < 50
     np.testing.assert_allclose(welfare["truthful"][low], exact[low], rtol=1e-9)
+
+
+def test_features_scale_without_touching_what_was_seen():
+    market = make(ID, observation="full")
+    obs = market.observe(market.reset(0, batch=2), "request")
+    kept = obs.copy()
+    scaled = features(obs)
+    np.testing.assert_array_equal(obs, kept)
+    np.testing.assert_allclose(scaled[..., :2], 6 * obs[..., :2])
+    np.testing.assert_allclose(scaled[..., 12:17], 6 * obs[..., 12:17])
+    np.testing.assert_allclose(scaled[..., 17:], obs[..., 17:])
+    assert np.abs(scaled[..., :12]).max() < 12

@@ -333,7 +333,7 @@ def learning(folder: Path, quick: bool) -> list[Finding]:
             f"{n} {pm(v)} (NashConv {np.mean([e['nash_conv'] for e in ends[n]]):.2f})" for n, v in final.items()
         )
         text += "; " + ", ".join(f"{n} {v['welfare']:.3f}" for n, v in reference.items())
-        setting = f"N = {users}, {rounds} slots, {seeds} seeds, DDPG 2x64, rate 5e-4"
+        setting = f"N = {users}, {rounds} slots, {seeds} seeds, DDPG 2x64, rates 5e-4 and 2e-3"
         best = max(("DT-MAFL", "FL", "MADQN"), key=lambda n: np.mean(final[n]))
         data = {"final": final, "reference": reference}
         found += [
