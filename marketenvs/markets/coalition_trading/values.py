@@ -253,7 +253,10 @@ def demand_slope(curves: Curves, quantity: Floats) -> Floats:
 
 
 def split(curves: Curves, member: Floats, total: Floats) -> tuple[Floats, Floats]:
-    """Efficient split of ``total`` PRBs inside a coalition and its shadow price (bisection on the price).
+    """Efficient split of ``total`` PRBs inside a coalition and its shadow price.
+
+    Either the shadow price is a choke price, and those who sit there take the remainder on their straight piece, or it
+    lies between two of them, where demand is smooth: Newton in logarithms, kept inside a bracket.
 
     Args:
         curves: fields (..., N).
@@ -264,25 +267,63 @@ def split(curves: Curves, member: Floats, total: Floats) -> tuple[Floats, Floats
         Quantities (..., N) that sum to ``total`` (to less where more PRBs have no value at all) and the shadow price.
     """
     total = np.asarray(total, float)
-    member = np.asarray(member, bool)
-    high = np.max(np.where(member, curves.choke_price, 0.0), axis=-1)
-    high = np.broadcast_to(high, np.broadcast_shapes(high.shape, total.shape)).copy()
-    low = np.full_like(high, 1e-290)
-    # In logs first (prices may be tiny when PRBs abound), then to the last bit.
-    low, high = np.log(low), np.log(np.maximum(high, 1e-289)) + 1e-12  # nobody buys at the upper end
-    for _ in range(90):
-        mid = 0.5 * (low + high)
-        enough = np.sum(np.where(member, demand_each(curves, np.exp(mid)[..., None]), 0.0), axis=-1) >= total
-        low, high = np.where(enough, mid, low), np.where(enough, high, mid)
-    price = np.exp(low)
-    most = np.where(member, demand_each(curves, price[..., None]), 0.0)  # buys at least the total
-    least = np.where(member, demand_each(curves, np.exp(high)[..., None]), 0.0)
-    # The two differ only by bisection noise or by whoever sits on the straight piece: that one takes the remainder.
-    span = np.sum(most - least, axis=-1)
-    with np.errstate(all="ignore"):
-        weight = np.where(span > 0, (total - least.sum(-1)) / span, 1.0)
-    weight = np.clip(weight, 0.0, 1.0)[..., None]
-    return least + weight * (most - least), price
+    choke = np.where(member, curves.choke_price, 0.0)
+    if choke.ndim == 1 and total.ndim == 0:
+        held, price = split(curves, np.asarray(member)[None], total[None])
+        return held[0], price[0]
+    shape = np.broadcast_shapes(choke.shape, (*total.shape, 1))
+    member = np.broadcast_to(np.asarray(member, bool) & (curves.choke_price > 0), shape)
+    choke = np.where(member, np.broadcast_to(choke, shape), 0.0)
+    total = np.broadcast_to(total, shape[:-1])
+    wide = Curves(*(np.broadcast_to(f, shape)[..., None, :] for f in curves))
+
+    # Demand of every member n at every choke price k, and what sits exactly there.
+    each = np.where(member[..., None, :], demand_each(wide, np.where(choke > 0, choke, 1.0)[..., None]), 0.0)
+    there = (choke[..., None, :] == choke[..., :, None]) & member[..., None, :]
+    jump = np.sum(np.where(there, wide.choke_quantity, 0.0), axis=-1)
+    upto = each.sum(axis=-1)
+    at = member & (upto - jump <= total[..., None]) & (total[..., None] <= upto)
+    k = np.argmax(at, axis=-1)[..., None]
+    chosen = np.take_along_axis(each, k[..., None], axis=-2)[..., 0, :]
+    part = np.take_along_axis(there, k[..., None], axis=-2)[..., 0, :]
+    left = total - np.take_along_axis(upto - jump, k, axis=-1)[..., 0]
+    weight = left[..., None] / np.take_along_axis(np.where(jump > 0, jump, 1.0), k, axis=-1)
+    straight = np.where(part, wide.choke_quantity[..., 0, :] * weight, chosen)
+
+    high = np.min(np.where(member & (upto < total[..., None]), choke, np.inf), axis=-1)
+    low = np.max(np.where(member & (upto - jump > total[..., None]), choke, 0.0), axis=-1)
+    smooth = ~at.any(axis=-1) & np.isfinite(high)
+    price = np.take_along_axis(choke, k, axis=-1)[..., 0]
+    held = np.where(at.any(axis=-1)[..., None], straight, 0.0)
+    rows = np.nonzero(smooth)
+    if rows[0].size:
+        one = Curves(*(np.broadcast_to(f, shape)[rows] for f in curves))
+        found, quantities = _shadow_price(one, member[rows], total[rows], low[rows], high[rows])
+        price, held = price.copy(), held.copy()
+        price[rows], held[rows] = found, quantities
+    return held, price
+
+
+def _shadow_price(curves: Curves, member: Floats, total: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """Price at which smooth demand equals ``total``, and the members' demands, (R,) and (R, N)."""
+    top, bottom = np.log(high), np.log(np.maximum(low, 1e-300))
+    active = member & (curves.choke_price >= high[:, None])
+    root = top
+    for _ in range(2 * NEWTON_STEPS):
+        each = demand_each(curves, np.exp(root)[:, None], active=active)
+        gap = each.sum(axis=1) - total
+        slope = np.sum(np.where(active, demand_slope(curves, each), 0.0), axis=1) * np.exp(root)
+        bottom, top = np.where(gap > 0, root, bottom), np.where(gap > 0, top, root)
+        sums = gap + total
+        with np.errstate(all="ignore"):  # in logarithms of demand and price: nearly straight for both classes
+            trial = root - np.log(sums / total) * sums / slope
+        trial = np.where((trial > bottom) & (trial < top), trial, 0.5 * (bottom + top))
+        done = (np.abs(gap) <= 1e-14 * (1.0 + total)) | (top - bottom <= 1e-15 * (1.0 + np.abs(top)))
+        if np.all(done):
+            break
+        root = np.where(done, root, trial)
+    # What rounding leaves goes to the members in proportion (their marginal values are equal).
+    return np.exp(root), each * (total / sums)[:, None]
 
 
 def coalition_value(curves: Curves, member: Floats, total: Floats) -> Floats:
