@@ -24,7 +24,7 @@ ALGORITHMS = (
     Algorithm(
         "equilibrium",
         train_many=_same(EquilibriumPolicy),
-        title="Equilibrium (oracle)",
+        title="Equilibrium",
         access="oracle",
         quick_budget=0,
     ),

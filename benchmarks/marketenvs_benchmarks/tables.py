@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,8 +44,10 @@ def cells(row: Row) -> list[str]:
 
 
 def _short(value: float) -> str:
-    if value == 0:
+    if abs(value) < 1e-9:
         return "0"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.2e}"
 
 
@@ -106,7 +109,7 @@ def print_board(board: Board, console: Any) -> None:
         if rows:
             headings, lines = role_table(rows)
             table = Table(
-                title=f"{task}  [role track: one role against the frozen panel; 0 uniform, 1 reference play]",
+                title=f"{task}  [role track: one agent against the frozen panel; 0 uniform play, 1 best reply]",
                 title_justify="left",
             )
             for k, heading in enumerate(headings):
@@ -145,14 +148,14 @@ def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bar: #3b82f6; --soft: #8881; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1180px; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1340px; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .note { opacity: .75; font-size: .88rem; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } td.regret { white-space: normal; text-align: left; }
+th:first-child, td:first-child { text-align: left; } td.regret { text-align: left; line-height: 1.25; }
 tr.oracle td { background: var(--soft); } .tag { font-size: .75rem; opacity: .7; border: 1px solid var(--line); border-radius: 3px; padding: 0 .3em; }
-.bar { position: relative; width: 150px; height: 14px; background: var(--soft); display: inline-block; vertical-align: middle; margin-left: .6em; }
+.bar { position: relative; width: 110px; height: 14px; background: var(--soft); display: inline-block; vertical-align: middle; margin-left: .6em; }
 .bar i { position: absolute; top: 5px; height: 4px; background: var(--bar); opacity: .45; }
 .bar b { position: absolute; top: 1px; width: 3px; height: 12px; background: var(--bar); }
 """
@@ -180,7 +183,7 @@ def page(board: Board, provenance: dict[str, Any]) -> str:
         if rows:
             headings, lines = role_table(rows)
             body.append(
-                "<details><summary class=note>role track: one role against the frozen panel (0 uniform, 1 reference play)</summary><table><tr>"
+                "<details><summary class=note>role track: one agent against the frozen panel (0 uniform play, 1 best reply)</summary><table><tr>"
             )
             body.append("".join(f"<th>{esc(h)}</th>" for h in headings) + "</tr>")
             body += ["<tr>" + "".join(f"<td>{esc(c)}</td>" for c in line) + "</tr>" for line in lines]
@@ -217,5 +220,10 @@ def _html_row(row: Row) -> str:
     low, high = place(row.score.low), place(row.score.high)
     bar = f"<span class=bar><i style='left:{low:.1f}%;width:{high - low:.1f}%'></i><b style='left:{place(row.score.value):.1f}%'></b></span>"
     out = [f"<td>{esc(row.title)}{tags}</td>", f"<td>{esc(values[1])}{bar}</td>"]
-    out += [f"<td{' class=regret' if k == 5 else ''}>{esc(values[k])}</td>" for k in range(2, len(values))]
+    out += [f"<td{' class=regret' if k == 5 else ''}>{_breaks(esc(values[k]), k)}</td>" for k in range(2, len(values))]
     return f"<tr class='{esc(row.access)}'>{''.join(out)}</tr>"
+
+
+def _breaks(text: str, column: int) -> str:
+    """One line per role in the regret column."""
+    return re.sub(r", (?=[a-z])", "<br>", text) if column == 5 else text

@@ -18,7 +18,7 @@ TASKS = (
         "AIBazaar-v0",
         "calibrated",
         title="one known market",
-        tests="tripwire: a constant solves it; a learner below 0.9 here is broken",
+        tests="one known market: a constant solves the provider's half, the consumers' half needs a map from price to amount",
         rounds=100_000,
         tripwire=True,
         plan=Plan(markets=20, prefixes=8),
