@@ -377,3 +377,45 @@ def test_other_array_libraries_give_the_same_round(backend, preset, options):
     for role, values in want.payoffs.items():
         np.testing.assert_allclose(other.backend.numpy(got.payoffs[role]), values, rtol=1e-9, atol=1e-12)
     assert other.backend.numpy(other.observe(after, "pricing")).max() <= 1
+
+
+def test_price_range_that_binds_is_part_of_the_game():
+    """With p* outside the range the equilibrium is the constrained one, certified by constrained best responses."""
+    cheap = me.make(ID, preset="calvano", price_levels=None, quality=(1.5, 2.4), unit_cost=(0.9, 1.1), price_floor=1.5)
+    found = cheap.equilibrium(cheap.reset(0))
+    assert found.certified.all()
+    assert found.actions["pricing"].min() == 1.5
+    capped = me.make(ID, preset="scarce", payment="posted", price_cap=0.6)
+    state = capped.reset(0)
+    found = capped.equilibrium(state)
+    np.testing.assert_allclose(found.strategy["pricing"].decisions, 0.6)
+    assert found.certified.all()
+    assert capped.nash_conv(state, found.strategy).upper.max() < 1e-9
+
+
+def test_more_reference_cases_through_make():
+    """R2 and R4, R9 (searched, so not certified), R13 as functions of the analysis."""
+    for settings, profit in (
+        ({"preset": "table1_10_600"}, 0.055917576668),
+        ({"n_buyers": 20, "channels": 300, "unit_cost": 0.1}, 0.446980128180),
+    ):
+        market = me.make(ID, **settings)
+        np.testing.assert_allclose(market.equilibrium(market.reset(0)).values["seller"], profit, atol=1e-11)
+    pool = me.make(ID, n_buyers=50, channels=20, matching="pooled", payment="first_price")
+    found = pool.equilibrium(pool.reset(0))
+    np.testing.assert_allclose(found.values["seller"], 19.744390011055, atol=1e-10)
+    assert found.kind == "estimate"
+    assert found.epsilon.max() < 1e-8
+    for payment, bid in (("first_price", 0.3112591341), ("all_pay", 0.3498239152)):
+        market = me.make(ID, preset="desk", values="private", payment=payment)
+        assert abs(market.analysis(market.reset(0))["bid"](0.9, 0.25) - bid) < 1e-10
+    lone = me.make(
+        ID, n_sellers=1, n_buyers=50, channels=10, matching="pooled", values="private", payment="first_price"
+    )
+    assert abs(lone.analysis(lone.reset(0))["bid"](0.9, 0.2) - 0.7975172850) < 1e-10
+
+
+def test_mixtures_need_room():
+    market = me.make(ID, preset="clearing", price_cap=0.8)
+    with pytest.raises(me.NotOffered, match="price_cap"):
+        market.equilibrium(market.reset(0))

@@ -10,7 +10,7 @@ other, so that a gain is not read into the noise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,7 +185,8 @@ class _Search:
             mass > 0, np.take_along_axis(tie, np.broadcast_to(owner[None, :, None], (*bid.shape, 1)), 2)[..., 0], 0.0
         )
         earned = np.zeros((batch, m))
-        np.add.at(earned, (slice(None), owner), mass * played)
+        everybody: Any = (slice(None), owner)
+        np.add.at(earned, everybody, mass * played)
         return bid, tie, over, earned
 
 

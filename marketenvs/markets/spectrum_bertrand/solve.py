@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...errors import NotOffered
 from ...solution.gains import certified, payoff_scale
 from ...strategy import Equilibrium, Pure, Reply, Samples, SocialOptimum, Strategy
-from . import literal, logit, oracle, sellers
+from . import literal, logit, oracle, private, sellers
 from .bidders import samples_outcome
 from .games import (
     PriceSampler,
@@ -72,13 +72,16 @@ def equilibrium(market: SpectrumBertrand, state: State) -> Equilibrium:
         return _pooled_equilibrium(market, theta, batch, game_a, found)
     price = np.clip(price, low, high)
     decisions = {"pricing": spread(price[:, :, None] + np.zeros((1, 1, p.price_groups)), batch)}
-    if not np.all(inside):  # the cap binds: gains are found anew within the range
+    if not np.all(inside):  # an end of the range binds: damped best responses within it, and their gains
         from .replies import pricing_gains
 
-        gain = np.where(
-            inside, gain, pricing_gains(market, theta, np.repeat(price[:, :, None], p.price_groups, -1))[1].max(-1)
-        )
-        profit = table_profit(market, theta, price)
+        for _ in range(200):
+            best, within = pricing_gains(market, theta, np.repeat(price[:, :, None], p.price_groups, -1))
+            if within.max() <= 1e-13:
+                break
+            price = price + 0.8 * (best - price)
+        gain, profit = within.max(-1), table_profit(market, theta, price)
+        decisions = {"pricing": spread(price[:, :, None] + np.zeros((1, 1, p.price_groups)), batch)}
     values = {"seller": spread(profit, batch)}
     strategy: dict[str, Strategy] = {"pricing": Pure(decisions["pricing"])}
     selection = "unique in symmetric strategies of the buyers"
@@ -108,6 +111,7 @@ def equilibrium(market: SpectrumBertrand, state: State) -> Equilibrium:
 
 def _clearing_equilibrium(market: SpectrumBertrand, theta: Any, batch: int) -> Equilibrium:
     found = clearing_game(market, theta)
+    _need_room(market, theta, found.low, found.high)
     pure = bool(np.all(found.atom.min(-1) == 1.0))
 
     def sample(u: Floats) -> Floats:
@@ -138,6 +142,7 @@ def _pooled_equilibrium(
 ) -> Equilibrium:
     """Pools in the gap: a finite mixture per market and what it leaves to gain."""
     rows, n = game.value.size, 2
+    _need_room(market, theta, game.cost, game.value[:, None])
     pairs = [oracle.pooled_mixture(game, b) for b in range(rows)]
     size = max(len(p) for pair in pairs for p in pair.prices)
     values, weights = np.zeros((size, rows, n, 1)), np.zeros((size, rows, n))
@@ -163,6 +168,20 @@ def _pooled_equilibrium(
         exists=np.ones(batch, bool),
         selection="the symmetric mixture for equal sellers",
     )
+
+
+def _need_room(market: SpectrumBertrand, theta: Any, low: Floats, high: Floats) -> None:
+    """Raise where the price range cuts into the prices of a mixture.
+
+    Raises:
+        NotOffered: the mixture needs prices outside [price_floor, price_cap].
+    """
+    floor, cap = theta.price_floor * theta.worth, theta.price_cap * theta.worth
+    if np.any(low < floor - 1e-12) or np.any(high > cap + 1e-12):
+        raise NotOffered(
+            f"the mixed equilibrium plays prices up to {float(np.max(high)):g}, outside the price range; "
+            "widen price_floor and price_cap, or give price_levels for a grid with its own oracle"
+        )
 
 
 def _expected_payoff(game: sellers.Sellers, row: int, pair: Any) -> float:
@@ -284,6 +303,19 @@ def analysis(market: SpectrumBertrand, state: State) -> dict[str, Any]:
         out |= {"nash_price": logit.nash(game), "monopoly_price": logit.monopoly(game)}
     if p.matching == "channel" and p.payment == "all_pay" and p.n_sellers == 2 and p.values == "common":
         out["kink_range"] = sellers.kink_range(game_of(market, theta))
+    if p.values == "private" and p.payment != "posted" and p.price_groups == 1:
+        units = int(theta.channels[0].sum())
+        worth = float(theta.worth[0, 0])
+        mass: dict[str, Any] = {"q": 1.0 / units} if p.matching == "channel" else {"pooled": units}
+
+        def bid(value: Any, price: Any) -> Floats:
+            """Equilibrium bid of a buyer of this value when all sellers (one, if pooled) post this price; NaN: stays out."""
+            return worth * private.bid(
+                p.payment, np.asarray(value) / worth, np.asarray(price) / worth, p.n_buyers, **mass
+            )
+
+        if p.matching == "channel" or p.n_sellers == 1:
+            out["bid"] = bid
     if p.fidelity == "paper" and p.n_sellers == 2:
         out["printed_equilibrium"] = literal.equilibrium_payoffs(
             float(theta.worth[0, 0]), p.n_buyers, int(theta.channels[0, 0])
