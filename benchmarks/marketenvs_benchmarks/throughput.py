@@ -110,11 +110,16 @@ def main(
 
 
 def _follow(worker: subprocess.Popen, console: Any) -> None:
-    """Show what the worker says until it ends."""
+    """Show what the worker says until it ends; where nobody watches, only which group begins."""
     assert worker.stdout is not None
+    group = ""
     with console.status("starting") as status:
         for line in worker.stdout:
             status.update(line.strip())
+            begun, _, _ = line.partition(":")
+            if begun != group and not console.is_terminal:
+                console.print(f"measuring {begun.strip()} ...", highlight=False)
+            group = begun
     worker.wait()
 
 
