@@ -242,9 +242,9 @@ def test_boxed_efficient_equilibrium_by_scalar_optimisation():
 
 
 def test_boxed_efficient_equilibrium_by_sequential_best_response():
-    a = _boxed_efficient(seed=4)
+    a = _boxed_efficient(count=20, seed=4)
     bids = 0.5 * (a.floor + a.cap)
-    for _ in range(200):
+    for _ in range(80):
         for m in range(bids.shape[1]):
             bids[:, m] = best_response(a, bids)[:, m]
     np.testing.assert_allclose(bids, equilibrium(a).bids, rtol=1e-9)
