@@ -115,8 +115,9 @@ optimum). ``drawn``: value weights LogUniform(0.5, 8), random drop, 8 dB shadowi
    paper words it.
 
 Ours beyond the source: the value weight is observed (entry 5 of bidding), so that drawn markets can be told apart;
-users, where drawn, are rounded nowhere: give whole numbers. A parameter that drifts does not move users of a random
-drop.
+the shaped reward's SE is the system's (sum of rates over C). Drawn user counts must be whole numbers (use
+``Choice``). A parameter that drifts does not move users of a random drop. Packet-level traffic with queues (item 9)
+is not offered: satisfaction is the closed form.
 
 **Version history.** v0: first release.
 
