@@ -55,6 +55,7 @@ def _batches(axis: Any, group: str, records: list[Mapping[str, Any]]) -> None:
     axis.set(
         xscale="log", yscale="log", title=group, xlabel="markets in the batch", ylabel="agent-steps per CPU-second"
     )
+    axis.minorticks_off()
     axis.legend(fontsize=6)
     axis.grid(alpha=0.3)
 
@@ -70,5 +71,6 @@ def _growth(axis: Any, growth: list[Mapping[str, Any]]) -> None:
     axis.set(
         xscale="log", yscale="log", title="AI-Bazaar, the consumers' game", xlabel="consumers N", ylabel="CPU-seconds"
     )
+    axis.minorticks_off()
     axis.legend(fontsize=6)
     axis.grid(alpha=0.3)

@@ -121,6 +121,7 @@ def document(content: Mapping[str, Any], plot: str) -> str:
         f"{settings['repeats']} interleaved repeats of {settings['seconds']} s; code {content['provenance']['commit']}; "
         + ", ".join(f"{k} {v}" for k, v in content["provenance"]["versions"].items())
         + ".",
+        *([f"Note: {content['note']}."] if content.get("note") else []),
         "",
         f"![Agent-steps per CPU-second over the batch]({plot})",
         "",

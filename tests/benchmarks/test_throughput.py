@@ -137,3 +137,51 @@ def test_fused_kernels_compute_what_the_rules_compute(id):
         patch.setattr(fused.FUSED[id], "results", wrong)
         with pytest.raises(RuntimeError, match="welfare"):
             throughput_limit.check_equal(id, ours.settings(id)[0], "float64", batch=8)
+
+
+def test_bars_are_judged_by_ratios_within_a_group_and_the_page_is_made_from_the_raw_results(tmp_path):
+    pytest.importorskip("matplotlib")
+    from marketenvs_benchmarks import throughput_bars
+
+    def record(system, shell, batch, rate, agents, **more):
+        base = {
+            "group": "AIBazaar-v0",
+            "subject": "x",
+            "library": "numpy float64",
+            "setting": "",
+            "users": 0,
+            "build_s": 0.1,
+        }
+        median = {"median": rate, "q1": rate, "q3": rate}
+        return {
+            **base, "system": system, "shell": shell, "batch": batch, "agents": agents, "env_steps_per_cpu_s": median,
+            "env_steps_per_wall_s": median, "agent_steps_per_cpu_s": rate * agents, **more,
+        }  # fmt: skip
+
+    results = [
+        record("marketenvs", "core", 1024, 300.0, 11, setting="mining=sampled"),
+        record("vmas", "core", 1024, 100.0, 3),
+        record("marketenvs", "parallel env", 1, 40.0, 11),
+        record("mpe2", "parallel env", 1, 50.0, 3),
+    ]
+    growth = [{"consumers": 100_000, "respond_s": 2.0, "solver_s": 1.0, "certified": True}]
+    content = {
+        "results": results, "growth": growth, "profile": [], "failures": {"jax": "not installed"}, "oracles": [],
+        "machine": {"cpu": "a", "pinned_to": 0, "cores": 2, "load_at_start": [1.0], "load_at_end": [2.0]},
+        "settings": {"repeats": 1, "seconds": 1.0}, "provenance": {"commit": "c", "versions": {}},
+    }  # fmt: skip
+    found = {v.bar: v for v in throughput_bars.verdicts(content)}
+    assert found["AI-Bazaar, agent-steps, B=1024, vmas"].found == pytest.approx(11.0)
+    assert found["AI-Bazaar, agent-steps, B=1024, vmas"].met == "yes"
+    assert found["AI-Bazaar through PettingZoo, agent-steps by rounds, mpe2"].found == pytest.approx(440 / 150)
+    assert found["AI-Bazaar through PettingZoo, agent-steps by rounds, mpe2"].met == "no"
+    assert found["AI-Bazaar, agent-steps, B=8192, vmas"].met == "not measured"
+    assert found["game of 100,000 consumers within a second (solutions per second)"].met == "no"
+    page = tmp_path / "page.md"
+    page.write_text(f"# Kept\n\n{report.MARKER}\nold tables\n")
+    report.write_document(content, page)
+    text = page.read_text()
+    assert text.startswith("# Kept")
+    assert "old tables" not in text
+    assert "not measured: jax: not installed" in text
+    assert (tmp_path / "throughput.svg").read_text().startswith("<?xml")
