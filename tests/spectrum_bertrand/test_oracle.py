@@ -149,10 +149,10 @@ def test_pooled_gap_has_no_pure_equilibrium_at_the_formula():
 
 
 def test_pooled_gap_mixture_beats_the_specs_certificate():
-    """The spec's regret matching leaves 1.7 % to be gained; linear programs leave less than 0.5 %."""
+    """The spec's regret matching leaves 1.7 % to be gained; linear programs leave less than 0.01 %."""
     game = seller_game("posted", 1.0, [0.0, 0.0], 30, 1, 20)
     found = oracle.pooled_mixture(game, rounds=1)
-    assert found.gain.max() / found.profit[0] < 5e-3
+    assert found.gain.max() / found.profit[0] < 1e-4
     # an independent check of the certificate on a grid of its own
     own = np.linspace(0, 1, 401)
     offers = np.stack(np.broadcast_arrays(own[:, None], found.prices[1][None]), -1)[None]

@@ -318,7 +318,10 @@ def _played_range(
         for j in (0, 1):
             used = np.flatnonzero(weights[j] > 1e-9)
             step = support[j][1] - support[j][0]
-            ends[j] = [max(low[j], support[j][used[0]] - 2 * step), min(high[j], support[j][used[-1]] + 2 * step)]
+            first, last = support[j][used[0]], support[j][used[-1]]
+            # coarse games play too few prices: keep a wide margin, or the next grid cuts off part of the true support
+            margin = 2 * step + 0.5 * (last - first)
+            ends[j] = [max(low[j], first - margin), min(high[j], last + margin)]
         if all(e[1] - e[0] > 0.5 * (b[1] - b[0]) for e, b in zip(ends, before, strict=True)):
             break
     return ends

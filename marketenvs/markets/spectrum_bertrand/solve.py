@@ -64,6 +64,9 @@ def equilibrium(market: SpectrumBertrand, state: State) -> Equilibrium:
         price, profit, gain, method = found.price, found.profit, found.gain.max(-1), found.method
         equal = game_a.n <= 2 or bool(np.all(price == price[:, :1]) and np.all(game_a.urns == game_a.urns[:, :1]))
         exact = p.matching == "channel" and equal
+        if p.matching == "pooled":  # one seller extracts everything; pools that never fill are Bertrand's: price = cost
+            plenty = bool(np.all(game_a.capacity >= p.n_buyers) and np.all(game_a.cost == game_a.cost[:, :1]))
+            exact = p.n_sellers == 1 or plenty
     low, high = (
         np.broadcast_to(x, price.shape) for x in (theta.price_floor * theta.worth, theta.price_cap * theta.worth)
     )
