@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from marketenvs_baselines import maddpg, regret_matching
+from marketenvs_baselines import maddpg, regret_matching_plus
 from marketenvs_baselines.run import play
 
 from marketenvs import make
@@ -70,7 +70,7 @@ def test_sellers_owner_finds_the_joint_monopoly_price():
 
 def test_regret_matching_mixes_and_is_judged_against_the_bound():
     task = Task(preset="reduced")
-    found = regret_matching.train_many(task, [0], 4000)[0]
+    found = regret_matching_plus.train_many(task, [0], 4000)[0]
     market = task.make_market()
     state = market.reset(0)
     for role, policy in found.items():
@@ -84,5 +84,5 @@ def test_regret_matching_mixes_and_is_judged_against_the_bound():
 
 def test_they_say_what_they_cannot_play():
     assert "labels" in maddpg.playable(make(ID, preset="labels"))
-    assert "drawn" in regret_matching.playable(make(ID, preset="drawn"))
+    assert "drawn" in regret_matching_plus.playable(make(ID, preset="drawn"))
     assert maddpg.playable(make(ID, preset="drop")) is None

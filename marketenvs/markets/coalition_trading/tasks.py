@@ -43,3 +43,11 @@ TASKS = (
     ),
 )
 QUICK = ("coalition-mixed", "coalition-drop")
+QUICK_ALGORITHMS = {
+    "random": None,
+    "equilibrium": None,
+    "myopic": None,
+    "best_constant": None,
+    "maddpg": 600,
+    "regret_matching_plus": 20_000,
+}

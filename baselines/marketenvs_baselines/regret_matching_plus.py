@@ -107,7 +107,7 @@ def playable(market: Market) -> str | None:
 
 
 ALGORITHM = Algorithm(
-    "regret_matching",
+    "regret_matching_plus",
     train_many=train_many,
     title="Regret matching plus (self-play on the payoff matrix)",
     citation="Hart, Mas-Colell, Econometrica 2000; Tammelin 2014",
