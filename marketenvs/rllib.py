@@ -7,10 +7,11 @@ many times faster than RLlib's own loop: it steps all markets of a runner as one
 
 from .shells.rllib import MarketMultiAgentEnv, register_market
 from .shells.rllib_masks import MaskedAPPOModule, MaskedDQNModule, MaskedPPOModule
-from .shells.rllib_native import MarketEnvRunner
+from .shells.rllib_native import MarketEnvRunner, MarketEpisodeReplayBuffer
 
 __all__ = [
     "MarketEnvRunner",
+    "MarketEpisodeReplayBuffer",
     "MarketMultiAgentEnv",
     "MaskedAPPOModule",
     "MaskedDQNModule",

@@ -49,6 +49,7 @@ try:
         RLMODULE_INFERENCE_TIMER,
         WEIGHTS_SEQ_NO,
     )
+    from ray.rllib.utils.replay_buffers.multi_agent_episode_buffer import MultiAgentEpisodeReplayBuffer
     from ray.tune.registry import ENV_CREATOR, _global_registry
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("marketenvs.rllib needs Ray and torch: pip install 'marketenvs[rllib]'") from error
@@ -84,6 +85,29 @@ class _Spaces(MultiAgentEnv):
         self.possible_agents = list(self.observation_spaces)
         self.agents = list(self.possible_agents)
         super().__init__()
+
+
+class MarketEpisode(MultiAgentEpisode):
+    """Names its agents in the order of play; RLlib's sets follow Python's hash seed, so no two processes learn alike."""
+
+    __slots__ = ()
+
+    @property
+    def agent_ids(self) -> Any:
+        """All agents with data."""
+        return self.agent_episodes.keys()
+
+    def get_agents_that_stepped(self) -> Any:
+        """All agents with data: a chunk holds none that has not moved."""
+        return self.agent_episodes.keys()
+
+
+class MarketEpisodeReplayBuffer(MultiAgentEpisodeReplayBuffer):
+    """RLlib's multi-agent replay buffer, drawing for the modules in a fixed order (for the same reason)."""
+
+    def sample(self, *args: Any, modules_to_sample: Any = None, **kwargs: Any) -> Any:
+        """As RLlib's."""
+        return super().sample(*args, modules_to_sample=sorted(modules_to_sample or self._module_to_indices), **kwargs)
 
 
 @dataclass
@@ -301,7 +325,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         length = len(self._tracks[0].acted) * len(self._tracks)
         out = []
         for _ in range(game.batch):
-            episode = MultiAgentEpisode(
+            episode = MarketEpisode(
                 id_=uuid.UUID(bytes=np.random.bytes(16)).hex,  # noqa: NPY002 - from the seeded stream, so that runs repeat
                 agent_to_module_mapping_fn=self.config.policy_mapping_fn,
             )

@@ -1,0 +1,223 @@
+"""RLlib's algorithms as trainers: they train, leave NumPy networks behind, and go on after kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from marketenvs_baselines import ALGORITHMS, resolve
+from marketenvs_baselines.store import load_policy, save_policy
+
+import marketenvs
+from marketenvs.scoring import evaluate
+
+from .cases import small_task
+
+pytest.importorskip("ray.rllib", reason="needs marketenvs[rllib]")
+import torch
+from marketenvs_baselines import rllib_trainers as trainers
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+GRADIENT = ("PPO", "APPO", "IMPALA")
+
+
+def test_registered_heavy_and_honest_about_what_they_cannot_play():
+    for kind in trainers.KINDS:
+        algorithm = ALGORITHMS[f"rllib_{kind.lower()}"]
+        assert algorithm.heavy
+        assert resolve(f"rllib:{kind.lower()}") is algorithm
+    assert "continuous" in ALGORITHMS["rllib_dqn"].why_not(marketenvs.make("AIBazaar-v0"))
+    two_tier = marketenvs.make("TwoTierBidding-v0", preset="two_tier")
+    assert "masks" in ALGORITHMS["rllib_sac"].why_not(two_tier)
+    for kind in GRADIENT:
+        assert all(ALGORITHMS[f"rllib_{kind.lower()}"].plays(marketenvs.make(i)) for i in marketenvs.list_markets())
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with trainers.local_ray():
+        yield
+
+
+def small(kind):
+    return {"markets": 8, "rounds": 8 if kind in GRADIENT else 2, "hidden": (16, 16)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", trainers.KINDS)
+@pytest.mark.parametrize("id", marketenvs.list_markets())
+def test_every_algorithm_on_every_market(cluster, kind, id, tmp_path):
+    """Trains, saves, loads without Ray or torch, and evaluates to the same score."""
+    market = next(
+        (
+            (p, m)
+            for p in marketenvs.list_presets(id)
+            if (m := marketenvs.make(id, preset=p)) and trainers.why_not(kind, m) is None
+        ),
+        None,
+    )
+    if market is None:
+        pytest.skip(f"{kind} can play no preset of {id}")
+    task = small_task(id, market[0])
+    seen = []
+    settings = {} if kind in GRADIENT else {"num_steps_sampled_before_learning_starts": 16}
+    trained = trainers.train_rllib(kind, task, 0, 160, lambda n, *_: seen.append(n), settings=settings, **small(kind))
+    assert seen == sorted(seen)
+    assert seen[-1] == 160
+    score = evaluate(task, trained, seed=0).score
+    assert np.isfinite(score)
+    save_policy(tmp_path / "p", trained, task, {"algorithm": kind})
+    code = (
+        "import sys; from marketenvs_baselines.store import load_policy; from marketenvs.task import load_task;"
+        "from marketenvs.scoring import evaluate; task = load_task(sys.argv[2]);"
+        "found = evaluate(task, load_policy(sys.argv[1], task.make_market()), seed=0).score;"
+        "assert 'torch' not in sys.modules and 'ray' not in sys.modules; print(repr(found))"
+    )
+    task.save(tmp_path / "task.json")
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "p"), str(tmp_path / "task.json")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(out.stdout) == score
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", trainers.KINDS)
+def test_the_network_is_the_module_and_it_learned(cluster, kind):
+    """The NumPy network gives the module's own outputs, before and after learning; learning changes them."""
+    market = marketenvs.make("AIBazaar-v0", preset="grid" if kind == "DQN" else "drawn")
+    settings = {} if kind in GRADIENT else {"num_steps_sampled_before_learning_starts": 16}
+    algorithm = trainers.build_config(kind, market, seed=0, settings=settings, **small(kind)).build_algo()
+    try:
+        rng = np.random.default_rng(0)
+        outputs = []
+        for _ in range(2):
+            row = []
+            for stage in market.stages:
+                module = algorithm.get_module(stage.name)
+                seen = rng.random((5, stage.observation_space.shape[0]), dtype=np.float32)
+                with torch.no_grad():
+                    batch = {"obs": torch.from_numpy(seen)}
+                    if kind == "DQN":
+                        want = module.compute_q_values(batch)["qf_preds"].numpy()
+                    else:
+                        want = module._forward_inference(batch)["action_dist_inputs"].numpy()
+                got = trainers.network_of(module).forward(seen)
+                if kind == "DQN":  # a dueling network's choices differ from its values by one constant
+                    got, want = got - got.mean(1, keepdims=True), want - want.mean(1, keepdims=True)
+                np.testing.assert_allclose(got, want[:, : got.shape[1]], atol=1e-5)
+                row.append(got)
+            outputs.append(row)
+            for _ in range(8):
+                algorithm.train()
+        assert all(not np.allclose(a, b, atol=1e-4) for a, b in zip(*outputs, strict=True)), "every stage learned"
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["PPO", "DQN"])
+def test_masks_are_honoured(cluster, kind):
+    """In training, no illegal action is ever sampled; the game would refuse it or play something else."""
+    market = marketenvs.make("TwoTierBidding-v0", preset="two_tier")
+    reason = trainers.why_not(kind, market)
+    if reason is not None:
+        pytest.skip(reason)
+    algorithm = trainers.build_config(kind, market, seed=0, **small(kind)).build_algo()
+    try:
+        algorithm.train()
+        stage = next(s.name for s in market.stages if s.role == "slicer")
+        checked = 0
+        for chunk in algorithm.env_runner.sample(num_timesteps=8 * 8 * len(market.stages), explore=True):
+            for agent, sole in chunk.agent_episodes.items():
+                if trainers.stage_of_agent(market.stages_of, agent) == stage:
+                    masks = sole.get_observations()["action_mask"][:-1]
+                    actions = np.asarray(sole.get_actions())
+                    assert (np.take_along_axis(masks, actions[:, None], axis=1) == 1).all()
+                    checked += len(actions)
+        assert checked > 50
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.slow
+def test_scores_go_into_results_and_checkpoints_become_policies(cluster, tmp_path):
+    task = small_task(n_consumers=2)
+    market = task.make_market()
+    config = trainers.build_config("PPO", market, seed=0, reward_scale=task.scale, **small("PPO"))
+    config.callbacks(on_train_result=trainers.score_callback(task, every=2))
+    algorithm = config.build_algo()
+    try:
+        assert "marketenvs" not in algorithm.train()
+        found = algorithm.train()["marketenvs"]
+        policies = trainers.policies_of(algorithm, market)
+        assert found["score"] == evaluate(task, policies).score
+        assert {"nash_conv", "score/provider", "score/consumer"} <= set(found)
+        path = algorithm.save_to_path(str(tmp_path / "checkpoint"))
+        loaded = trainers.policies_of(path, market)
+        assert evaluate(task, loaded).score == found["score"]
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.slow
+def test_remote_env_runners(cluster):
+    task = small_task(n_consumers=2)
+    trained = trainers.train_rllib("PPO", task, 0, 128, env_runners=2, markets=4, rounds=8, hidden=(16,))
+    assert np.isfinite(evaluate(task, trained).score)
+
+
+RUN = """
+import os, signal, sys
+from marketenvs.task import load_task
+from marketenvs_baselines.rllib_trainers import train_rllib
+from marketenvs_baselines.store import save_policy
+task = load_task(sys.argv[2])
+kill, folder = int(sys.argv[4]), sys.argv[3]
+def report(rounds, *rest):
+    print(rounds, flush=True)
+    if rounds >= kill:
+        os.kill(os.getpid(), signal.SIGKILL)
+kind = sys.argv[1]
+settings = {} if kind == "PPO" else {"num_steps_sampled_before_learning_starts": 64}
+options = dict(markets=8, rounds=4, hidden=(16,), every=96, settings=settings)
+trained = train_rllib(kind, task, 3, 288, report, checkpoint=folder, **options)
+save_policy(folder + "-policy", trained, task)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["PPO", "DQN", "SAC"])
+def test_kill_nine_and_rerun_equals_an_uninterrupted_run(kind, tmp_path):
+    """Killed in the second of three segments; the rerun does not redo the first, and ends with the same weights."""
+    task = small_task(preset="grid" if kind == "DQN" else "drawn", n_consumers=2)
+    task.save(tmp_path / "task.json")
+
+    def run(folder, kill):
+        command = [sys.executable, "-c", RUN, kind, str(tmp_path / "task.json"), str(tmp_path / folder), str(kill)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=400)
+        return done.returncode, [int(line) for line in done.stdout.split()], done.stderr
+
+    code, rounds, error = run("whole", 10**9)
+    assert code == 0, error
+    assert rounds[-1] == 288
+    code, rounds, error = run("killed", 150)
+    assert code == -signal.SIGKILL, error
+    assert rounds[-1] == 160
+    code, rest, error = run("killed", 10**9)
+    assert code == 0, error
+    assert rest[0] == 128, "segment 0 is not redone, segment 1 is begun again"
+    market = task.make_market()
+    whole, again = (load_policy(tmp_path / f"{name}-policy", market) for name in ("whole", "killed"))
+    for role in market.roles:
+        (_, a), (_, b) = whole[role].export(), again[role].export()
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
