@@ -10,6 +10,7 @@ from .strategy import BestResponse, Equilibrium, NashConv, Pure, Reply, Sampler,
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Blocks": "blocks",
     "evaluate": "scoring",
     "Evaluation": "scoring",
     "Task": "task",

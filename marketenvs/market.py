@@ -22,6 +22,7 @@ is hidden. The core never resets by itself and never renders; shells do.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -31,8 +32,8 @@ from gymnasium import spaces
 from . import params as _params
 from .arrays import Array, Backend, Noise, to_numpy
 from .codecs import Codec
-from .errors import InvalidAction, InvalidParameter, NotOffered, UnknownName, nearest
-from .strategy import BestResponse, ByStage, Equilibrium, NashConv, Pure, SocialOptimum, Strategy
+from .errors import InvalidAction, InvalidParameter, NotOffered, ResetNeeded, UnknownName, nearest
+from .strategy import BestResponse, ByStage, Equilibrium, NashConv, Pure, Samples, SocialOptimum, Strategy
 
 _THETA, _HISTORY, _ROUND = 11, 12, 13  # streams of the keyed generator
 
@@ -83,7 +84,7 @@ class Market:
         device: Device of the arrays; None for the library's default.
     """
 
-    id: ClassVar[str] = ""
+    id: str = ""
     Params: ClassVar[type[_params.MarketParams]]
     Theta: ClassVar[Any] = None
     anonymous: ClassVar[tuple[str, ...] | None] = None
@@ -124,6 +125,13 @@ class Market:
         self._round_noise = dict(self.round_noise())
         self._drift = dict(params.drift or {})
         self._fixed_theta: Any = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let every rule that takes a stage answer to single-stage roles too, and refuse unknown names."""
+        super().__init_subclass__(**kwargs)
+        for name in ("observe", "bounds", "acting", "action_mask"):
+            if name in cls.__dict__:
+                setattr(cls, name, _named(cls.__dict__[name], presume=name == "observe"))
 
     def __reduce__(self) -> tuple:
         return _rebuild, (type(self), self.params, self.backend, self.id)
@@ -178,8 +186,18 @@ class Market:
         """Legal actions of a discrete stage, bool (B, n, A); None where all are legal."""
         return None
 
+    def presumed(self, state: State, stage: str) -> Array:
+        """Decisions (B, n, k) that ``observe`` shows later stages while ``stage`` is not committed: the middle of its range."""
+        low, high = self.bounds(state, stage)
+        shape = (self.batch(state), self.roles[self._stage[stage].role], self._stage[stage].codec.width)
+        return self.xp.broadcast_to((low + high) / 2, shape)
+
     def observe(self, state: State, stage: str) -> Array:
-        """What each agent of the stage sees now, (B, n, d). Earlier stages of the round are in ``state.decisions``."""
+        """What each agent of the stage sees now, (B, n, d).
+
+        Earlier stages of the round are in ``state.decisions``. Where a caller has not committed them yet, they are shown as
+        :meth:`presumed`.
+        """
         raise NotImplementedError
 
     def expected(self, state: State, decisions: Mapping[str, Array]) -> dict[str, Array]:
@@ -335,10 +353,13 @@ class Market:
         if noise is None:
             noise = self.backend.draw(self.backend.fold(state.seed, state.round, _ROUND), fields) if fields else {}
         if self._drift:
-            moved = {
-                name: law.move(self.xp, getattr(state.theta, name), getattr(state.origin, name), noise[f"drift:{name}"])
-                for name, law in self._drift.items()
-            }
+            limits = {f.name: f.metadata for f in _params.numeric_fields(self.Params)}
+            moved = {}
+            for name, law in self._drift.items():
+                value = law.move(
+                    self.xp, getattr(state.theta, name), getattr(state.origin, name), noise[f"drift:{name}"]
+                )
+                moved[name] = self.xp.clip(value, limits[name]["low"], limits[name]["high"])
             started = (state.round > 0)[:, None]
             for name, value in moved.items():
                 old = getattr(state.theta, name)
@@ -351,7 +372,11 @@ class Market:
         return state
 
     def commit(self, state: State, stage: str, decisions: Array) -> State:
-        """The state after the agents of ``stage`` have decided (B, n, k); decisions outside the bounds are clipped (and counted)."""
+        """The state after the agents of ``stage`` have decided (B, n, k); decisions outside the bounds are clipped (and counted).
+
+        A rule, not validated, so that it can be traced: ``check_decisions`` and :meth:`step` validate.
+        """
+        stage = self._alias.get(stage, stage)
         low, high = self.bounds(state, stage)
         codec = self._stage[stage].codec
         clipped = self.xp.clip(decisions, low, high)
@@ -402,7 +427,8 @@ class Market:
 
         Args:
             state: A state from :meth:`reset` or :meth:`step`.
-            profile: Stage (or role with one stage) -> decisions in natural units, (B, n, k); (B, n) where k is 1; a number for all.
+            profile: Stage (or role with one stage) -> decisions in natural units: (B, n, k); where k is 1 also (B, n), or (n,) for
+                the same in every market; a number for all; a ``Pure``, or a ``Reply`` to the stages before it.
             noise: Random inputs of this round, name -> (B, ...) standard draws; default: the state's own.
 
         Returns:
@@ -411,6 +437,11 @@ class Market:
         Raises:
             InvalidAction: NaN or infinite decisions, a wrong shape, a missing or unknown stage.
         """
+        _check_state(state)
+        if isinstance(profile, Mapping) and any(isinstance(v, Strategy) for v in profile.values()):
+            from .solution.gains import resolve_replies
+
+            profile = resolve_replies(self, state, profile)
         return self.transition(state, self.check_profile(state, profile), noise)
 
     # -- evaluating a profile ---------------------------------------------------------------------------------------
@@ -418,6 +449,9 @@ class Market:
     def committed(self, state: State, profile: Mapping[str, Any]) -> State:
         """The state after committing the stages of a (validated, possibly partial) profile, in order."""
         decisions = self.check_profile(state, profile, partial=True)
+        return self._committed(state, decisions)
+
+    def _committed(self, state: State, decisions: Mapping[str, Array]) -> State:
         for stage in self.stages:
             if stage.name in decisions:
                 state = self.commit(state, stage.name, decisions[stage.name])
@@ -432,13 +466,16 @@ class Market:
         _check_mapping(profile)
         if any(isinstance(v, Strategy) for v in profile.values()):
             return self.mixed_payoff(state, self.resolve(state, profile))
-        state = self.committed(state, self.check_profile(state, profile))
+        state = self._committed(state, self.check_profile(state, profile))
         return self.expected(state, state.decisions)
 
     def outcome(self, state: State, profile: Mapping[str, Any]) -> Outcome:
         """Realised payoffs and metrics of a profile of decisions, without moving on."""
-        state = self.committed(state, self.check_profile(state, profile))
-        return self.settle(state, state.decisions)
+        checked = self.check_profile(state, profile)
+        state = self._committed(state, checked)
+        outcome = self.settle(state, state.decisions)
+        outcome.metrics["clipped"] = self._count_clipped(state.decisions, checked)
+        return outcome
 
     def resolve(self, state: State, profile: Mapping[str, Any]) -> dict[str, Strategy]:
         """A profile by stage name, arrays as ``Pure``; unknown or missing stages raise ``UnknownName``/``InvalidAction``."""
@@ -448,14 +485,43 @@ class Market:
             stage = self.stage(key).name
             if stage in named:
                 raise InvalidAction(f"stage {stage!r} is given twice")
-            if isinstance(value, Pure) or not isinstance(value, Strategy):
-                decisions = value.decisions if isinstance(value, Pure) else value
-                value = Pure(self.backend.numpy(self.check_decisions(state, stage, decisions)))
-            named[stage] = value
+            if isinstance(value, Samples):
+                self._check_samples(stage, value)
+            elif isinstance(value, Pure) or not isinstance(value, Strategy):
+                value = Pure(self.backend.numpy(self.check_decisions(state, stage, value)))
+            named[stage] = self._clip_strategy(state, stage, value)
         missing = [s.name for s in self.stages if s.name not in named]
         if missing:
             raise InvalidAction(f"the profile lacks stage(s) {', '.join(missing)} of {self.id}")
         return named
+
+    def _check_samples(self, stage: str, value: Samples) -> None:
+        n, k = self.roles[self._stage[stage].role], self._stage[stage].codec.width
+        if value.values.shape[2] not in (1, n) or value.values.shape[3] != k:
+            want = f"(S, B, {n}, {k})"
+            raise InvalidAction(
+                f"Samples of stage {stage!r} must have values of shape {want}, got {value.values.shape}"
+            )
+
+    def _clip_strategy(self, state: State, stage: str, value: Strategy) -> Strategy:
+        """Decisions of a point or a finite mixture moved into the stage's bounds, as ``commit`` would."""
+        if not isinstance(value, (Pure, Samples)):
+            return value
+        earlier = [s.name for s in self.stages[: [s.name for s in self.stages].index(stage)]]
+        here = state
+        for name in earlier:
+            if name not in here.decisions:
+                here = self.commit(here, name, self.presumed(here, name))
+        low, high = (self.backend.numpy(b) for b in self.bounds(here, stage))
+        codec = self._stage[stage].codec
+        given = value.decisions if isinstance(value, Pure) else value.values
+        clipped = np.clip(given, low, high)
+        if codec.discrete:
+            shape = (*clipped.shape[:-3], *np.broadcast_shapes(clipped.shape[-3:], low.shape))
+            clipped = codec.snap(np, np.broadcast_to(clipped, shape), low, high)
+        if isinstance(value, Pure):
+            return Pure(clipped)
+        return Samples(clipped, value.weights, joint=value.joint)
 
     # -- solving ----------------------------------------------------------------------------------------------------
 
@@ -523,6 +589,13 @@ class Market:
         spec = self._stage[stage]
         want = (self.batch(state), self.roles[spec.role], spec.codec.width)
         xp = self.xp
+        if isinstance(value, Strategy):
+            if not isinstance(value, Pure):
+                kind = type(value).__name__
+                raise InvalidAction(
+                    f"stage {stage!r} is given a {kind}: draw from it, or use payoff and nash_conv for mixtures"
+                )
+            value = value.decisions
         array = value
         if not _is_array(xp, value, self.backend.dtype):
             try:
@@ -538,6 +611,8 @@ class Market:
         if shape != want:
             if len(shape) == 2 and want[2] == 1 and shape[0] in (1, want[0]) and shape[1] == want[1]:
                 array = array[..., None]
+            elif len(shape) == 1 and want[2] == 1 and shape[0] == want[1] > 1:
+                array = array[None, :, None]  # one number per agent, the same in every market
             elif not (shape == () or (len(shape) == 3 and shape[0] == 1 and shape[1:] == want[1:])):
                 raise InvalidAction(
                     f"decisions of stage {stage!r} must have shape {want} (markets, agents, numbers), got {shape}"
@@ -597,8 +672,35 @@ class Market:
         return ByStage(items, self._alias)
 
 
+def _named(rule: Any, presume: bool) -> Any:
+    """A rule whose second argument, the stage, may also be a single-stage role; unknown names raise ``UnknownName``."""
+    if hasattr(rule, "__wrapped__"):
+        return rule
+
+    @functools.wraps(rule)
+    def call(self: Market, state: State, stage: str, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(state, State):
+            raise ResetNeeded(f"{rule.__name__} needs a state from reset(), got {type(state).__name__}")
+        if stage not in self._stage:
+            stage = self.stage(stage).name
+        if presume and len(state.decisions) < len(self.stages):
+            for earlier in self.stages:
+                if earlier.name == stage:
+                    break
+                if earlier.name not in state.decisions:
+                    state = self.commit(state, earlier.name, self.presumed(state, earlier.name))
+        return rule(self, state, stage, *args, **kwargs)
+
+    return call
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+
+
+def _check_state(state: Any) -> None:
+    if not isinstance(state, State):
+        raise ResetNeeded(f"a state from reset() is needed, got {type(state).__name__}")
 
 
 def _check_mapping(profile: Any) -> None:
@@ -625,5 +727,6 @@ def _is_array(xp: Any, value: Any, dtype: Any) -> bool:
 
 
 def _rebuild(cls: type[Market], params: Any, backend: Backend, id: str) -> Market:
-    cls.id = id or cls.id
-    return cls(params, backend=backend)
+    market = cls(params, backend=backend)
+    market.id = id
+    return market

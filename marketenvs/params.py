@@ -105,6 +105,15 @@ class MarketParams:
                     raise InvalidParameter(
                         f"drift of {name!r} must be a Jump or an AutoRegressive, got {self.drift[name]!r}"
                     )
+            for name, law in self.drift.items():
+                if isinstance(law, AutoRegressive) and self.bounds_of(name)[0] <= 0:
+                    raise InvalidParameter(
+                        f"drift of {name!r} by AutoRegressive needs a positive start, got {getattr(self, name)!r}"
+                    )
+        for name, law in (self.drift or {}).items():
+            if isinstance(law, AutoRegressive) and self.bounds_of(name)[0] <= 0:
+                where = f"drift of {name!r} by AutoRegressive"
+                raise InvalidParameter(f"{where} needs a positive start, got {getattr(self, name)!r}")
         self.check()
 
     def check(self) -> None:
@@ -139,7 +148,11 @@ class MarketParams:
         fields = [f.name for f in dataclasses.fields(cls)]
         for key in overrides:
             if key not in fields:
-                raise UnknownName(f"unknown parameter {key!r} of {cls.__name__}; {nearest(key, fields)}")
+                named = symbols(cls)
+                if key in named:
+                    raise UnknownName(f"unknown parameter {key!r}: the paper's {key} is the parameter {named[key]!r}")
+                known = [*fields, "preset", "backend", "dtype", "device"]
+                raise UnknownName(f"unknown parameter {key!r} of {cls.__name__}; {nearest(key, known)}")
         return cls(**{**presets[name], **overrides})
 
 
@@ -198,6 +211,10 @@ def _check_number(params: MarketParams, name: str, meta: Mapping[str, Any], valu
         if not np.all(np.isfinite(array)):
             raise InvalidParameter(f"{where} must be finite, got {value!r}")
         _with_batch_axis(array, params.size(meta["shape"]), where)
+        if isinstance(value, np.ndarray):
+            array = array.copy()  # frozen: what the caller does to its array later does not reach the market
+            array.setflags(write=False)
+            object.__setattr__(params, name, array)
     low, high = params.bounds_of(name)
     if low < meta["low"] or high > meta["high"] or (meta["open_low"] and low <= meta["low"]):
         left = "(" if meta["open_low"] else "["

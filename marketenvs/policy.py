@@ -72,7 +72,7 @@ class Policy:
             decide(copy.copy(self), self.market, stage, obs, mask, state)
             for _ in range(draws if self.stochastic else 1)
         ]
-        return Samples(np.stack(values)) if self.stochastic else Pure(values[0])
+        return Samples(np.stack(values), joint=True) if self.stochastic else Pure(values[0])
 
 
 class Learner(Protocol):

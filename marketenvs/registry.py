@@ -125,8 +125,10 @@ def make(
     """
     found = spec(id)
     cls = found.load()
-    cls.id = found.id
-    return cls(cls.Params.preset(preset or found.default_preset, **params), backend=backend, dtype=dtype, device=device)
+    chosen = cls.Params.preset(preset or found.default_preset, **params)
+    market = cls(chosen, backend=backend, dtype=dtype, device=device)
+    market.id = found.id
+    return market
 
 
 def parallel_env(id: str, **params: Any) -> Any:

@@ -45,10 +45,13 @@ class Samples(Strategy):
     Args:
         values: (S, B, n, k) decisions in natural units (B or n may be 1).
         weights: (S,) or (S, B, n), non-negative, summing to 1 over S. Default: equal.
+        joint: Whether the S rows are already independent joint draws of all agents (what a sampled policy gives), so that row s may be
+            paired with row s; then weights are equal.
     """
 
     values: np.ndarray
     weights: np.ndarray | None = None
+    joint: bool = False
 
     def __post_init__(self) -> None:
         values = np.asarray(to_numpy(self.values), dtype=np.float64)

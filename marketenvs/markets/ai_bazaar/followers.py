@@ -155,7 +155,7 @@ def solve_effort(contest: Contest, start: FloatArray | None = None) -> FloatArra
         proposal = active_set_effort(c, inside, effort)
         done = (np.abs(proposal - here) <= 4 * _EPS * here) | (upper - lower <= 4 * _EPS * upper)
         middle = np.sqrt(lower) * np.sqrt(upper)
-        usable = (proposal > lower) & (proposal < upper)
+        usable = (proposal >= lower) & (proposal <= upper)  # S may be an end of the bracket: everybody at a bound
         following = middle if step % 4 == 0 else np.where(usable, proposal, middle)
         if done.any():
             total[pending[done]] = np.where(usable | (proposal == here), proposal, here)[done]

@@ -166,7 +166,11 @@ class BazaarParams(MarketParams):
             return False
 
 
-BazaarTheta = theta_type("BazaarTheta", BazaarParams, derived=("margin", "reward", "decay", "price_scale", "purchase_scale", "types", "crowd"))
+BazaarTheta = theta_type(
+    "BazaarTheta",
+    BazaarParams,
+    derived=("margin", "reward", "decay", "price_scale", "purchase_scale", "types", "crowd"),
+)
 
 
 class BazaarHistory(NamedTuple):
@@ -250,6 +254,10 @@ class AIBazaar(Market):
         if stage == "pricing":
             return theta.price_min[:, :, None], theta.price_max[:, :, None]
         return theta.purchase_min[:, :, None], theta.purchase_max[:, :, None]
+
+    def presumed(self, state: State, stage: str) -> Array:
+        """Before the provider has posted a price, consumers see the last one."""
+        return state.history.price[:, :, None] if stage == "pricing" else super().presumed(state, stage)
 
     def observe(self, state: State, stage: str) -> Array:
         xp, theta, last = self.xp, state.theta, state.history

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...solution.gains import certified, payoff_scale
 from ...strategy import BestResponse, Equilibrium, Pure, Reply, SocialOptimum
-from . import followers, leader, welfare
+from . import followers, leader, literal, welfare
 from .game import FloatArray, Game
 
 if TYPE_CHECKING:
@@ -172,14 +172,23 @@ def best_reply(market: AIBazaar, state: State, stage: str, decisions: Mapping[st
 
 
 def optimum(market: AIBazaar, state: State) -> SocialOptimum:
-    """Resource welfare's optimum (payments removed; the price does not matter); the utility-weighted one is in ``extra``."""
+    """Resource welfare's optimum (payments removed; the price does not matter); the utility-weighted one is in ``extra``.
+
+    On a grid this is the continuous box's optimum, an upper bound (``kind="bound"``).
+    """
     batch, game = market.batch(state), game_of(market, state)
     resource, utility = welfare.social_optimum(game, "resource"), welfare.social_optimum(game, "utility")
-    exact = bool(resource.exact.all() and resource.attained.all())
+    exact = bool(resource.exact.all() and resource.attained.all()) and market.params.price_levels is None
+    price = np.broadcast_to(game.price_low, resource.value.shape)
     return SocialOptimum(
         value=_spread(resource.value, batch),
-        decisions=market.by_stage({"purchase": _spread(resource.purchases[:, :, None], batch)}),
-        kind="exact" if exact else "estimate",
+        decisions=market.by_stage(
+            {
+                "pricing": _spread(price[:, None, None], batch),  # any price: payments are removed
+                "purchase": _spread(resource.purchases[:, :, None], batch),
+            }
+        ),
+        kind="exact" if exact else "bound" if market.params.price_levels else "estimate",
         method="at most one consumer strictly inside its box: enumeration of the box's edges (a search over S for many consumers)",
         extra={
             "utility_welfare": _spread(utility.value, batch),
@@ -195,13 +204,19 @@ def analysis(market: AIBazaar, state: State) -> dict[str, Any]:
     Returns:
         ``leader_ties`` (B, T) all optimal prices; ``leader_upper`` (B,) a proven upper bound of the provider's best value (branch and
         bound, independent of the path-following); ``provider_optimum`` and ``consumers_optimum`` (the two one-sided optima of Fig. 8a);
-        ``maximin`` (price, purchases, provider's payoff): the fixed point of MiniMax-Q; ``game``: the numbers the solvers work on.
+        ``maximin`` (price, purchases, provider's payoff): the fixed point of MiniMax-Q; ``game``: the numbers the solvers work on;
+        ``paper``: the paper's closed forms (18), (22), (26) at the equilibrium price, with the flags that say whether they apply.
+        On a grid the two keys of the leader are left out: they are of the continuous game.
     """
     game = game_of(market, state)
     solution = leader_optimum(market, state)
-    return {
+    continuous = {
         "leader_ties": solution.ties,
         "leader_upper": leader.certify_leader(game, solution.value),
+    }
+    return {
+        **(continuous if market.params.price_levels is None else {}),
+        "paper": literal.paper_closed_form(game, solution.price),
         "provider_optimum": welfare.provider_optimum(game),
         "consumers_optimum": welfare.consumers_optimum(game),
         "maximin": welfare.maximin_profile(game),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...strategy import BestResponse, Pure, Reply, Samples, Strategy
-from . import leader, solve
+from . import leader, mixed, solve
 from .game import FloatArray, Game
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DRAWS = 256
 _PRICE_ATOMS = 64
+_EXACT_ATOMS = 32  # finite mixtures up to this size are integrated exactly (effort must have a common unit)
 
 
 def price_atoms(market: AIBazaar, state: State, strategy: Strategy) -> tuple[FloatArray, FloatArray]:
@@ -69,15 +70,8 @@ def _draws(market: AIBazaar, state: State, price: FloatArray, strategy: Strategy
     batch, n = market.batch(state), market.params.n_consumers
     if isinstance(strategy, Pure):
         return np.broadcast_to(strategy.decisions[:, :, 0], (1, batch, n))
-    if (
-        isinstance(strategy, Samples)
-        and strategy.weights is not None
-        and len(strategy.values) >= DRAWS // 2
-        and np.ptp(strategy.weights) == 0
-    ):
-        return np.broadcast_to(
-            strategy.values[..., 0], (len(strategy.values), batch, n)
-        )  # its rows are joint draws already
+    if isinstance(strategy, Samples) and strategy.joint:
+        return np.broadcast_to(strategy.values[..., 0], (len(strategy.values), batch, n))
     return np.stack(
         [np.broadcast_to(strategy.draw(rng.uniform(size=(batch, n))), (batch, n, 1))[:, :, 0] for _ in range(DRAWS)]
     )
@@ -113,8 +107,28 @@ def _consumers(
     return best, value(bought, rivals), gains
 
 
+def _exact(
+    market: AIBazaar, state: State, game: Game, price: FloatArray, strategy: Strategy
+) -> tuple[FloatArray, FloatArray] | None:
+    """Mean demand (B,) and payoffs (B, n) of independent finite mixtures; None where they cannot be integrated exactly."""
+    if isinstance(strategy, Reply):
+        strategy = strategy.answer(market.commit(state, "pricing", market.backend.asarray(price[:, None, None])))
+    if isinstance(strategy, Pure):
+        strategy = Samples(strategy.decisions[None])
+    if not isinstance(strategy, Samples) or strategy.joint or len(strategy.values) > _EXACT_ATOMS:
+        return None
+    assert strategy.weights is not None
+    shape = (len(strategy.values), *game.payment_weight.shape)
+    levels = np.moveaxis(np.broadcast_to(strategy.values[..., 0], shape), 0, 2)
+    weights = np.moveaxis(np.broadcast_to(strategy.weights, shape), 0, 2)
+    found = mixed.mixed_payoff(game, price, levels, weights)
+    if found.standard_error.any():
+        return None
+    return (levels * weights).sum(axis=(1, 2)), found.values
+
+
 def mixed_payoff(market: AIBazaar, state: State, profile: Mapping[str, Strategy]) -> dict[str, FloatArray]:
-    """Mean payoffs over the provider's price atoms and the consumers' independent draws."""
+    """Mean payoffs over the provider's price atoms; the consumers' finite mixtures exactly, others over independent draws."""
     if market.params.price_levels is not None:
         from . import solve_grid
 
@@ -124,6 +138,12 @@ def mixed_payoff(market: AIBazaar, state: State, profile: Mapping[str, Strategy]
     provider = np.zeros((market.batch(state), 1))
     consumer = np.zeros((market.batch(state), market.params.n_consumers))
     for price, weight in zip(prices, weights, strict=True):
+        found = _exact(market, state, game, price, profile["purchase"])
+        if found is not None:
+            demand, played = found
+            provider += (weight * (price - game.unit_cost) * demand)[:, None]
+            consumer += weight[:, None] * played
+            continue
         bought = _draws(market, state, price, profile["purchase"])
         _, played, _ = _consumers(market, state, game, price, profile["purchase"])
         provider += (weight * (price - game.unit_cost) * bought.sum(axis=2).mean(axis=0))[:, None]
