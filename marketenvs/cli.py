@@ -102,7 +102,7 @@ def play(
     policy: Annotated[
         list[str] | None, typer.Option(help="role=name or role=module:Class; default: equilibrium.")
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds to play.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds to play.")] = 10,
     seed: int = 0,
 ) -> None:
     """Play some rounds of a market in the terminal and print what happens."""
@@ -145,7 +145,7 @@ def _policies(market: Any, given: list[str] | None, default: str | None) -> dict
     from .errors import InvalidParameter, UnknownName, nearest
     from .policy import EquilibriumPolicy, Myopic, Uniform
 
-    builtin = {"equilibrium": EquilibriumPolicy, "random": Uniform, "myopic": Myopic}
+    builtin = {"equilibrium": EquilibriumPolicy, "random": Uniform, "myopic": Myopic, "best_response": Myopic}
     chosen: dict[str, Any] = {}
     for text in given or []:
         role, sign, name = text.partition("=")
@@ -158,9 +158,13 @@ def _policies(market: Any, given: list[str] | None, default: str | None) -> dict
         if name in builtin:
             chosen[role] = builtin[name]()
         elif ":" in name or Path(name).exists():
-            chosen[role] = resolve_policy(name, role)
+            chosen[role] = resolve_policy(name, role, market)
+        elif name in ALGORITHMS:
+            raise InvalidParameter(
+                f"--policy {text!r}: {name} is an algorithm; train it (marketenvs train) and name the policy's folder"
+            )
         else:
-            raise UnknownName(f"--policy {text!r}: unknown policy {name!r}; {nearest(name, [*builtin, *ALGORITHMS])}")
+            raise UnknownName(f"--policy {text!r}: unknown policy {name!r}; {nearest(name, builtin)}")
     if default is not None:
         for role in market.roles:
             chosen.setdefault(role, builtin[default]())
@@ -222,15 +226,13 @@ def evaluate(
     seed: int = 0,
 ) -> None:
     """Score saved policies on a task's held-out markets."""
-    from marketenvs_baselines.store import load_policy
+    from marketenvs_baselines.store import load_policy, trained_on
 
     from . import scoring
     from .errors import InvalidParameter
     from .task import load_task
 
-    file = path / "policy.json"
-    trained_on = json.loads(file.read_text()).get("task") if file.is_file() else None
-    name = task or (trained_on or {}).get("name")
+    name = task or trained_on(path)
     if not name:
         raise InvalidParameter(f"{path} does not say on which task it was trained: name one with --task")
     loaded = load_task(name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InvalidAction, MarketEnvsError, UnknownName, nearest
+from .errors import InvalidAction, InvalidParameter, MarketEnvsError, UnknownName, nearest
 from .market import Market, Outcome, Stage, State
 from .policy import Constant, EquilibriumPolicy, Myopic, Uniform, decide
 from .strategy import Pure, Strategy
@@ -91,6 +91,7 @@ def evaluate(task: Task, policies: Mapping[str, Any], seed: int = 0) -> Evaluati
     Raises:
         InvalidAction: A policy returned NaN, infinity or a wrong shape.
         UnknownName: A role is missing or does not exist.
+        InvalidParameter: What is given for a role is not a policy.
     """
     begun = time.perf_counter()
     market = task.make_market()
@@ -135,6 +136,9 @@ def check_roles(market: Market, policies: Mapping[str, Any]) -> None:
     missing = [role for role in market.roles if role not in policies]
     if missing:
         raise UnknownName(f"no policy for role(s) {', '.join(missing)} of {market.id}")
+    for role, policy in policies.items():
+        if isinstance(policy, type) or not (hasattr(policy, "start") and hasattr(policy, "act_at")):
+            raise InvalidParameter(f"the policy of {role!r} must be an instance with start and act_at, got {policy!r}")
 
 
 def _judge(task: Task, market: Market, policies: Mapping[str, Any], seed: int) -> _Judged:
@@ -252,7 +256,6 @@ def anchors(task: Task) -> dict[str, Any]:
             raise MarketEnvsError(
                 f"task {task.name}: uniform play has no regret for role {role!r}; no score can be defined"
             )
-    scale = {}
     state = task.held_out(market)
     for k, role in enumerate(policies):
         policies[role].start(market, role, market.batch(state), 11 + k)

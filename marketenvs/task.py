@@ -318,12 +318,16 @@ def content_hash(content: Mapping[str, Any]) -> str:
 
 def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 1) -> None:
     """Write JSON atomically: a reader sees the old file or the new one, never half of it."""
+    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file atomically."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "w") as file:
-            json.dump(content, file, indent=indent, allow_nan=False)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -298,17 +298,18 @@ def resolve(name: str) -> Algorithm:
     return ALGORITHMS[name]
 
 
-def resolve_policy(name: str, role: str | None = None) -> Any:
+def resolve_policy(name: str, role: str | None = None, market: Market | None = None) -> Any:
     """A policy from ``"module:Class"`` (made without arguments), ``"module:instance"``, or the folder of a saved one.
 
     Raises:
+        NotOffered: The saved policies are of another market than ``market`` (if given).
         UnknownName: No such folder, module or name.
         InvalidParameter: What is there is not a policy, or a class that needs arguments.
     """
     if Path(name).is_dir():
         from .store import load_policy
 
-        policies = load_policy(name)
+        policies = load_policy(name, market)
         if role is None and len(policies) > 1:
             raise InvalidParameter(f"{name} holds policies of {', '.join(policies)}: name the role")
         if role is not None and role not in policies:

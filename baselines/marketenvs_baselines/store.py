@@ -146,6 +146,22 @@ def load_policy(path: str | os.PathLike[str], market: Market | None = None, *, t
     return {role: _restore(path, role, entry, trust) for role, entry in roles.items()}
 
 
+def trained_on(path: str | os.PathLike[str]) -> str | None:
+    """Name of the task that the saved policies were trained on; None if they do not say.
+
+    Raises:
+        UnknownName: There is no saved policy at ``path``.
+        InvalidParameter: The folder is damaged.
+    """
+    file = Path(path) / "policy.json"
+    if not file.is_file():
+        raise UnknownName(f"there is no saved policy at {path} (no policy.json)")
+    try:
+        return (json.loads(file.read_text()).get("task") or {}).get("name")
+    except (ValueError, AttributeError, UnicodeDecodeError) as error:
+        raise InvalidParameter(f"{file} is damaged: {error!r}") from None
+
+
 def check_signature(path: Path, kept: Mapping[str, Any], want: Mapping[str, Any], roles: Mapping[str, Any]) -> None:
     """Raise ``NotOffered`` where a policy saved for ``kept`` cannot play ``want``; only the saved roles matter."""
     if kept["id"] != want["id"]:

@@ -11,7 +11,7 @@ from marketenvs_baselines import ALGORITHMS, resolve_policy
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from marketenvs.errors import UnknownName, nearest
-from marketenvs.task import write_json
+from marketenvs.task import write_json, write_text
 
 from . import leaderboard, runs, tables
 
@@ -45,16 +45,16 @@ def run(
         f"{len(wanted)} runs wanted, {reused} reused, {len(todo)} to do in {len(jobs)} jobs on {workers} workers",
         highlight=False,
     )
-    report = runs.Report(reused=reused, failed={})
+    report = runs.Report(reused=reused)
     if jobs:
         report = _with_progress(console, wanted, folder, workers, jobs)
     board = leaderboard.collect(suite, folder, wanted, left, loaded)
     tables.print_board(board, console)
     page = folder / suite / "leaderboard.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(tables.page(board, runs.provenance()))
+    write_text(page, tables.page(board, runs.provenance()))
     write_json(folder / suite / "summary.json", _summary(board))
-    for label, error in (report.failed or {}).items():
+    for label, error in report.failed.items():
         console.print(f"[red]failed:[/] {label}: {error}", highlight=False, soft_wrap=True)
     console.print(f"{report.done} runs done, {reused} reused, {time.perf_counter() - begun:.0f} s", highlight=False)
     console.print(f"results: {folder / suite}", soft_wrap=True, highlight=False)

@@ -133,7 +133,10 @@ def wanted_runs(
             if full and algorithm.quick_budget > 1:
                 budget = task.budget
             curve = CURVE if full else 0
-            out += [Run(suite, task_name, str(path), task.hash, name, seed, budget, curve) for seed in range(seeds)]
+            code = runs.code_of(name)
+            out += [
+                Run(suite, task_name, str(path), task.hash, name, seed, budget, code, curve) for seed in range(seeds)
+            ]
     return out, left, {k: t for k, (_, t) in loaded.items()}
 
 
@@ -142,6 +145,11 @@ def make_row(results: Sequence[Mapping[str, Any]], origin: str) -> Row:
     evaluations = [r["evaluation"] for r in results]
     first = results[0]
     roles = list(evaluations[0]["regret"])
+    name = first["run"]["algorithm"]
+    only = name.removeprefix("policy:").partition("=")[0] if name.startswith("policy:") else None
+    scores = [
+        e["scores"][only] if only else e["score"] for e in evaluations
+    ]  # a single role's policy: that role's score
 
     def mean(get: Callable[[Mapping[str, Any]], float | None]) -> float | None:
         values = [get(e) for e in evaluations]
@@ -149,13 +157,13 @@ def make_row(results: Sequence[Mapping[str, Any]], origin: str) -> Row:
 
     kinds = {"exact": 0, "bound": 1, "estimate": 2}
     return Row(
-        algorithm=first["run"]["algorithm"],
+        algorithm=name,
         title=first["algorithm"]["title"],
         access=first["algorithm"]["access"],
         origin=origin,
         runs=len(results),
-        score=statistics.interval([e["score"] for e in evaluations]),
-        worst=statistics.iqm([e["worst"] for e in evaluations]),
+        score=statistics.interval(scores),
+        worst=statistics.iqm(scores if only else [e["worst"] for e in evaluations]),
         digits=statistics.iqm([e["digits"] for e in evaluations]),
         regret={role: mean(lambda e, r=role: e["regret"][r]) or 0.0 for role in roles},  # type: ignore[misc]
         nash_conv=(mean(lambda e: e["nash_conv"][0]) or 0.0, mean(lambda e: e["nash_conv"][1])),
@@ -163,7 +171,7 @@ def make_row(results: Sequence[Mapping[str, Any]], origin: str) -> Row:
         welfare=mean(lambda e: e["welfare_ratio"]),
         rounds=first["rounds"],
         seconds=float(sum(r["training_seconds"] for r in results) / len(results)),
-        scores=[e["score"] for e in evaluations],
+        scores=scores,
         role_scores={role: statistics.iqm([e["scores"][role] for e in evaluations]) for role in roles},
         panel={role: _panel([r["roles"][role] for r in results]) for role in roles},
     )
@@ -212,7 +220,7 @@ def collect(
 
 def read_reference(suite: str, task: str, algorithm: str, task_hash: str) -> list[dict[str, Any]]:
     """Committed results of an algorithm on exactly this task content; empty if there are none."""
-    path = REFERENCE / suite / task / f"{runs._safe(algorithm)}.json"
+    path = REFERENCE / suite / task / f"{runs.safe_name(algorithm)}.json"
     if not path.is_file():
         return []
     data = json.loads(path.read_text())

@@ -7,7 +7,10 @@ kept if it is whole and belongs to the same task content, algorithm and budget; 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import inspect
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -17,7 +20,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -40,16 +43,48 @@ class Run:
     algorithm: str
     seed: int
     budget: int
+    code: str = ""
+    """Hash of the algorithm's source and the package's version: a changed policy is trained and scored again."""
     curve: int = 0
     """Checkpoints at which the learning curve is scored (log-spaced); part of no key: a curve never changes the result."""
 
     def path(self, folder: Path) -> Path:
         """Where its result belongs."""
-        return folder / self.suite / self.task / _safe(self.algorithm) / f"seed-{self.seed}.json"
+        return folder / self.suite / self.task / safe_name(self.algorithm) / f"seed-{self.seed}.json"
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
+    """A name as a file name."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+KEY = ("task_hash", "algorithm", "seed", "budget", "code")
+"""What a stored result must agree on to be used instead of a new run."""
+
+
+@cache
+def code_of(name: str) -> str:
+    """Hash of the file that defines an algorithm or policy (or of a saved policy's folder), with the package's version.
+
+    Ours are keyed by version and file; what they call in other files is not followed.
+    """
+    where = name.removeprefix("policy:").partition("=")[2] if name.startswith("policy:") else name
+    digest = hashlib.sha256(metadata.version("marketenvs").encode())
+    folder = Path(where)
+    if folder.is_dir():
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
+    from marketenvs_baselines.registry import load_object, resolve
+
+    target = load_object(where) if ":" in where else resolve(where)
+    if not inspect.isroutine(target) and not inspect.isclass(target):
+        target = getattr(target, "train_many", None) or getattr(target, "train", None) or type(target)
+    with contextlib.suppress(TypeError, OSError):
+        source = inspect.getsourcefile(inspect.unwrap(target))
+        if source is not None:
+            digest.update(Path(source).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def resolve_any(name: str) -> Any:
@@ -71,7 +106,7 @@ def resolve_any(name: str) -> Any:
     def can_play(market: Any) -> str | None:
         return None if role in market.roles else f"{market.id} has no role {role!r}"
 
-    return Algorithm(name, train=train, title=f"{where} as {role}", quick_budget=0, can_play=can_play)
+    return Algorithm(name, train=train, title=f"{where} (only {role} scored)", quick_budget=0, can_play=can_play)
 
 
 @dataclass(frozen=True)
@@ -116,13 +151,19 @@ def read_result(path: Path, run: Run | None = None) -> dict[str, Any] | None:
         return None
     try:
         data = json.loads(path.read_text())
-        key = data["run"]
-        data["evaluation"]["score"], data["format"]
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        key, found = dict(data["run"]), data["evaluation"]
+        numbers = [found["score"], found["worst"], found["digits"], found["nash_conv"][0], data["training_seconds"]]
+        numbers += [*found["regret"].values(), *found["scores"].values(), data["rounds"]]
+        whole = all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers) and bool(found["regret"])
+        whole = whole and set(data["roles"]) == set(found["regret"]) and {"kind", "welfare_ratio"} <= set(found)
+        data["format"], data["algorithm"]["title"], data["algorithm"]["access"]
+        if not whole:
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
         raise MarketEnvsError(f"{path} is damaged (not a whole result file)") from None
     if data["format"] != RESULT_FORMAT:
         return None
-    if run is not None and any(key.get(k) != getattr(run, k) for k in ("task_hash", "algorithm", "seed", "budget")):
+    if run is not None and any(key.get(k) != getattr(run, k) for k in KEY):
         return None
     return data
 
@@ -187,7 +228,7 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "format": RESULT_FORMAT,
-            "run": {k: getattr(run, k) for k in ("suite", "task", "task_hash", "algorithm", "seed", "budget")},
+            "run": {k: getattr(run, k) for k in ("suite", "task", *KEY)},
             "algorithm": {"title": algorithm.title, "access": algorithm.access, "stochastic": algorithm.stochastic},
             "rounds": run.budget,
             "training_seconds": seconds,
@@ -217,8 +258,8 @@ class Report:
 
     done: int = 0
     reused: int = 0
-    failed: dict[str, str] | None = None
-    damaged: list[str] | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
     interrupted: bool = False
 
 
@@ -257,7 +298,7 @@ def run_all(
 ) -> Report:
     """Do what is missing, in parallel; Ctrl-C keeps every finished run."""
     todo, reused, damaged = plan_runs(runs, folder)
-    report = Report(reused=reused, failed={}, damaged=damaged)
+    report = Report(reused=reused, damaged=damaged)
     jobs = make_jobs(todo)
     if not jobs:
         return report
@@ -276,7 +317,6 @@ def run_all(
                     job = pending.pop(future)
                     error = future.exception()
                     if error is not None:
-                        assert report.failed is not None
                         report.failed[job.label] = f"{type(error).__name__}: {error}"
                     else:
                         report.done += len(job.runs)

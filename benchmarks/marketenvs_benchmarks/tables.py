@@ -131,21 +131,6 @@ def print_board(board: Board, console: Any) -> None:
         console.print(table)
 
 
-def markdown(board: Board) -> str:
-    """Tables as Markdown, for the docs."""
-    parts = []
-    for task in board.tasks:
-        parts.append(f"### {task}: {board.tasks[task].definition.title}\n\n{floors_line(board, task)}\n")
-        parts.append(_markdown_table(HEADINGS, [cells(r) for r in board.rows.get(task, [])]))
-    return "\n".join(parts)
-
-
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
-    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bar: #3b82f6; --soft: #8881; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1340px; padding: 0 1rem; }

@@ -111,7 +111,7 @@ def train(
     seed = seed if seed is not None else content.get("seed", 0)
     rounds = budget if budget is not None else content.get("budget", algorithm.quick_budget)
     setting = {"learner": learner, "seed": seed, "budget": rounds, "options": options, "task_hash": task.hash}
-    place = folder / "train" / task.name / runs._safe(learner) / f"seed-{seed}-{content_hash(setting)[:8]}"
+    place = folder / "train" / task.name / runs.safe_name(learner) / f"seed-{seed}-{content_hash(setting)[:8]}"
     if (place / "result.json").is_file():
         console.print(f"already done with this configuration: {place}", highlight=False, soft_wrap=True)
         return place

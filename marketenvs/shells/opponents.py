@@ -36,16 +36,14 @@ def policy_of(market: Market, role: str, value: Any) -> Any:
     if isinstance(value, str):
         if value in BUILT_IN:
             return BUILT_IN[value]()
-        try:
-            from marketenvs_baselines.registry import resolve_policy
-        except ImportError:
-            resolve_policy = None
-        if resolve_policy is None or not (":" in value or os.path.isdir(value)):
+        from marketenvs_baselines.registry import resolve_policy
+
+        if not (":" in value or os.path.isdir(value)):
             raise UnknownName(
                 f"no opponent {value!r} for role {role!r}; {nearest(value, BUILT_IN)} "
                 "(or the folder of a saved policy, 'module:Class', or a Policy)"
             )
-        return resolve_policy(value, role)
+        return resolve_policy(value, role, market)
     if isinstance(value, type):
         raise InvalidParameter(f"opponent of role {role!r} is the class {value.__name__}: give an instance")
     if not (hasattr(value, "start") and hasattr(value, "act_at")):
