@@ -116,6 +116,7 @@ def local_ray() -> Iterator[None]:
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(
+        address="local",  # never some other cluster that happens to run here
         num_cpus=max(2, os.cpu_count() or 1),
         include_dashboard=False,
         log_to_driver=False,
