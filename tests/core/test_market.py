@@ -49,8 +49,8 @@ def test_decisions_that_are_not_finite(value, stage, market, agent):
 @few
 @given(shape=st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple))
 def test_shapes_are_accepted_or_refused(shape):
-    """Accepted: (B, n, 1), (1, n, 1), (B, n), (1, n); a scalar too. Nothing else is guessed at."""
-    good = shape in [(2, 3, 1), (1, 3, 1), (2, 3), (1, 3)]
+    """Accepted: (B, n, 1), (1, n, 1), (B, n), (1, n), (n,); a scalar too. Nothing else is guessed at."""
+    good = shape in [(2, 3, 1), (1, 3, 1), (2, 3), (1, 3), (3,)]
     profile = {"pricing": 15.0, "purchase": np.full(shape, 40.0)}
     if good:
         MARKET.step(STATE, profile)

@@ -51,4 +51,19 @@ TASKS = (
         rounds=100_000,
     ),
 )
-QUICK = ("slicing-fixed", "slicing-load", "slicing-day")
+QUICK = ("slicing-fixed", "slicing-load")
+QUICK_ALGORITHMS = {
+    "random": None,
+    "equilibrium": None,
+    "best_constant": None,
+    "myopic": None,
+    "slicing_truthful": None,
+    "slicing_all_max": None,
+    "slicing_static": None,
+    "netshare": None,
+    "bandit": 10000,
+    "independent_ddpg": 1500,
+    "federated_ddpg": 1500,
+    "dt_mafl": 1500,
+}
+"""What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""

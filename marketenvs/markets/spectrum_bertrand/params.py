@@ -50,7 +50,7 @@ class SpectrumParams(MarketParams):
     channels: Any = number(100, "channels of each seller", unit="channels", symbol="C", shape=("n_sellers",), low=1)
     value: Any = number(1.0, "worth of one channel to a buyer", unit="money/channel", symbol="U", low=0, open_low=True)
     unit_cost: Any = number(
-        0.0, "seller's cost per channel sold", unit="money/channel", symbol="Cost", shape=("n_sellers",), low=0
+        0.0, "seller's cost per channel sold", unit="money/channel", symbol="c", shape=("n_sellers",), low=0
     )
     price_floor: Any = number(0.0, "lowest price, as a multiple of the value", low=0)
     price_cap: Any = number(1.0, "highest price and end of the price grid, as a multiple of the value", low=0)

@@ -59,4 +59,18 @@ TASKS = (
         tripwire=True,
     ),
 )
-QUICK = ("spectrum-fixed", "spectrum-channel", "spectrum-clearing")
+QUICK = ("spectrum-fixed", "spectrum-clearing")
+QUICK_ALGORITHMS = {
+    "random": None,
+    "equilibrium": None,
+    "best_constant": None,
+    "myopic": None,
+    "qpml": None,
+    "exp3": None,
+    "regret_matching": None,
+    "zero_intelligence": None,
+    "truthful": None,
+    "share_rule": None,
+    "q_learning": 10000,
+}
+"""What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""

@@ -75,4 +75,16 @@ TASKS = (
         plan=Plan(markets=100),
     ),
 )
-QUICK = ("kelly-fixed", "twotier-kelly", "twotier-rb", "twotier-team")
+QUICK = ("kelly-fixed", "twotier-kelly")
+QUICK_ALGORITHMS = {
+    "random": None,
+    "equilibrium": None,
+    "best_constant": None,
+    "myopic": None,
+    "damped_best_response": None,
+    "bandit": 10000,
+    "q_learning": 10000,
+    "giga_wolf": 10000,
+    "cap_bids": None,
+}
+"""What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""
