@@ -213,7 +213,7 @@ class Settled:
     def save(self, folder: Path) -> None:
         """Keep what the next segment compares with."""
         if self.patience is not None:
-            np.savez(folder / self.FILE, calm=self.calm, **self.before)
+            np.savez(folder / self.FILE, calm=np.array(self.calm), **self.before)  # type: ignore[arg-type]
 
     def load(self, folder: Path) -> None:
         """The inverse of :meth:`save`."""

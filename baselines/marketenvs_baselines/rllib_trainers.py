@@ -121,7 +121,7 @@ def local_ray() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=200 * 1024 * 1024,
-        logging_level="error",
+        logging_level=logging.ERROR,
     )
     try:
         yield
@@ -399,7 +399,7 @@ def train_rllib(
                         _learn(algorithm, market, segment.last, budget, report)
                         policies = policies_of(algorithm, market)
                         stop = settled(policies)
-                        segment.commit(lambda folder, a=algorithm: _save(a, folder, settled), stop)
+                        segment.commit(functools.partial(_save, algorithm, settled), stop)
                     finally:
                         algorithm.stop()
                 if segments.last is None:
@@ -431,7 +431,7 @@ def _seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _save(algorithm: Any, folder: Path, settled: Settled) -> None:
+def _save(algorithm: Any, settled: Settled, folder: Path) -> None:
     """RLlib's own checkpoint, and the replay buffer, which RLlib leaves out."""
     algorithm.save_to_path(str((folder / "algorithm").resolve()))
     settled.save(folder)

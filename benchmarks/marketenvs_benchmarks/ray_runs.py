@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import socket
 import tempfile
@@ -44,7 +45,7 @@ def connected(address: str, workers: int | None = None) -> Iterator[Any]:
         yield ray
         return
     _check_reachable(address)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 200 * 1024 * 1024}
     try:

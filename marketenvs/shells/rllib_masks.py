@@ -35,7 +35,7 @@ class _Inner:
         inner = (
             observation_space["observations"] if isinstance(observation_space, gym.spaces.Dict) else observation_space
         )
-        super().__init__(observation_space=inner, **kwargs)
+        super().__init__(observation_space=inner, **kwargs)  # type: ignore[call-arg]
 
     def setup(self) -> None:
         super().setup()  # type: ignore[misc]
@@ -69,8 +69,8 @@ class MaskedAPPOModule(_MaskedLogits, DefaultAPPOTorchRLModule):
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Any]:
         legal, inner = split(batch)
-        out = super().forward_target(inner)
-        logits = out[TARGET_NETWORK_ACTION_DIST_INPUTS]
+        out: dict[str, Any] = super().forward_target(inner)
+        logits: Any = out[TARGET_NETWORK_ACTION_DIST_INPUTS]
         return {**out, TARGET_NETWORK_ACTION_DIST_INPUTS: torch.where(legal, logits, LOWEST)}
 
 
@@ -79,6 +79,6 @@ class MaskedDQNModule(_Inner, DefaultDQNTorchRLModule):
 
     def _qf_forward_helper(self, batch: dict[str, Any], encoder: Any, head: Any) -> dict[str, Any]:
         legal, inner = split(batch)
-        out = super()._qf_forward_helper(inner, encoder, head)
+        out: dict[str, Any] = super()._qf_forward_helper(inner, encoder, head)
         out[QF_PREDS] = torch.where(legal, out[QF_PREDS], -torch.inf)
         return out

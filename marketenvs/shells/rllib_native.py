@@ -161,6 +161,14 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         InvalidParameter: The environment is not one of ``marketenvs.rllib``, or the configuration sets connectors.
     """
 
+    game: Game
+    market: Market
+    _tracks: list[_Track]
+    _always: bool
+    _ran: float
+    _returns: dict[str, np.ndarray]
+    _steps: dict[str, np.ndarray]
+
     def make_env(self) -> None:
         """Make the batch of markets (RLlib calls this)."""
         config = self.config
@@ -176,20 +184,21 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         if not hasattr(shell, "table"):
             raise InvalidParameter(f"{config.env!r} is not an environment of marketenvs.rllib")
         self.game = Game(shell.market, config.num_envs_per_env_runner, shell.table.game.scale)
-        self.market: Market = shell.market
+        self.market = shell.market
         self.env = SyncVectorMultiAgentEnv([lambda: _Spaces(self.game)])
         self.num_envs = self.game.batch
         self._tracks = [self._track(stage) for stage in self.market.stages]
         self._always = type(self.market).acting is Market.acting
         self._needs_initial_reset = True
         self._ran = 0.0
-        self._returns: dict[str, np.ndarray] = {}
+        self._returns, self._steps = {}, {}
 
     def _track(self, stage: Stage) -> _Track:
         agents = stage_agents(self.market, stage)
         modules: dict[str, list[int]] = {}
         for i, agent in enumerate(agents):
-            modules.setdefault(self.config.policy_mapping_fn(agent, None), []).append(i)
+            mapping: Any = self.config.policy_mapping_fn
+            modules.setdefault(mapping(agent, None), []).append(i)
         return _Track(stage, agents, {m: np.array(v) for m, v in modules.items()})
 
     def assert_healthy(self) -> None:
@@ -214,7 +223,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         explore: bool,
         random_actions: bool = False,
         force_reset: bool = False,
-    ) -> list[MultiAgentEpisode]:
+    ) -> list[MarketEpisode]:  # type: ignore[override]
         """At least so many timesteps (in whole rounds of all markets) or episodes."""
         if force_reset or num_episodes is not None or self._needs_initial_reset:
             self._reset()
@@ -227,7 +236,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         else:
             assert num_episodes is not None
             rounds = -(-num_episodes // batch) * self.game.horizon
-        out: list[MultiAgentEpisode] = []
+        out: list[MarketEpisode] = []
         start = self.num_env_steps_sampled_lifetime
         for played in range(rounds):
             if self.game.begun is None or self.game.over:
@@ -284,7 +293,9 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         legal = columns.get("action_mask")
         if sizes is not None:
             parts = [np.random.random((*shape, int(n))) for n in sizes]  # noqa: NPY002
-            masks = np.split(legal, np.cumsum(sizes)[:-1], axis=-1) if legal is not None else [1.0] * len(parts)
+            masks: list[Any] = [1.0] * len(parts)
+            if legal is not None:
+                masks = np.split(legal, np.cumsum(sizes)[:-1], axis=-1)
             return np.stack([(p * m).argmax(-1) for p, m in zip(parts, masks, strict=True)], axis=-1)
         ranks = np.random.random((*shape, int(space.n)))  # type: ignore[attr-defined]  # noqa: NPY002
         return (ranks if legal is None else ranks * legal).argmax(-1)
@@ -293,6 +304,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         self, module: str, columns: dict[str, np.ndarray], index: np.ndarray, explore: bool, t: int
     ) -> dict[str, np.ndarray]:
         """Actions and what the learner wants to know about them, each (B, m, ...)."""
+        assert self.module is not None
         net = self.module[module]
         every = len(index) == columns["observations"].shape[1]
         flat = {}
@@ -319,7 +331,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
             if k in found
         }
 
-    def _chunk(self, end: bool) -> list[MultiAgentEpisode]:
+    def _chunk(self, end: bool) -> list[MarketEpisode]:
         """Everything played since the last chunk as one RLlib episode per market."""
         game = self.game
         length = len(self._tracks[0].acted) * len(self._tracks)
@@ -327,7 +339,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         for _ in range(game.batch):
             episode = MarketEpisode(
                 id_=uuid.UUID(bytes=np.random.bytes(16)).hex,  # noqa: NPY002 - from the seeded stream, so that runs repeat
-                agent_to_module_mapping_fn=self.config.policy_mapping_fn,
+                agent_to_module_mapping_fn=self.config.policy_mapping_fn,  # type: ignore[arg-type]
             )
             episode.env_t = length
             episode.is_truncated = end
@@ -336,7 +348,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
             self._fill(track, out, end)
         return out
 
-    def _fill(self, track: _Track, episodes: list[MultiAgentEpisode], end: bool) -> None:
+    def _fill(self, track: _Track, episodes: list[MarketEpisode], end: bool) -> None:
         columns, acted, rewards = track.stack()
         first = track.stage.name == self.game.stage.name
         last_seen, now = self._last(columns, first)
@@ -367,7 +379,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
                     id_=f"{episode.id_}{agent}",
                     agent_id=agent,
                     module_id=module,
-                    multi_agent_episode_id=episode.id_,
+                    multi_agent_episode_id=episode.id_,  # type: ignore[arg-type]
                     observations=InfiniteLookbackBuffer(_observations(columns, b, i, rows, final)),
                     actions=InfiniteLookbackBuffer(columns[Columns.ACTIONS][b, i, rows]),
                     rewards=InfiniteLookbackBuffer(paid),
@@ -399,7 +411,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         now = np.ones(seen.shape[:2], dtype=bool) if self._always else self.game.acting()
         return [seen] if mask is None else [seen, mask.astype(np.float32)], now
 
-    def _log_steps(self, steps: int, episodes: list[MultiAgentEpisode]) -> None:
+    def _log_steps(self, steps: int, episodes: list[MarketEpisode]) -> None:
         metrics = self.metrics
         metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
         metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)
@@ -408,8 +420,8 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         by_module: dict[str, int] = {}
         for episode in episodes:
             for agent, sole in episode.agent_episodes.items():
-                by_agent[agent] = by_agent.get(agent, 0) + len(sole)
-                by_module[sole.module_id] = by_module.get(sole.module_id, 0) + len(sole)
+                by_agent[str(agent)] = by_agent.get(str(agent), 0) + len(sole)
+                by_module[str(sole.module_id)] = by_module.get(str(sole.module_id), 0) + len(sole)
         for name, count in by_agent.items():
             metrics.log_value((NUM_AGENT_STEPS_SAMPLED, name), count, reduce="sum")
             metrics.log_value((NUM_AGENT_STEPS_SAMPLED_LIFETIME, name), count, reduce="lifetime_sum")
@@ -419,7 +431,10 @@ class MarketEnvRunner(MultiAgentEnvRunner):
 
     def _log_episodes(self) -> None:
         """Means over the batch of the episodes that just ended."""
-        agents, modules, steps, total = {}, {}, {}, 0.0
+        agents: dict[str, float] = {}
+        modules: dict[str, float] = {}
+        steps: dict[str, float] = {}
+        total = 0.0
         for track in self._tracks:
             means = self._returns[track.stage.name].mean(axis=0)
             counts = self._steps[track.stage.name].mean(axis=0)
