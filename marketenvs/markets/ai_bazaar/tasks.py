@@ -52,11 +52,11 @@ QUICK_ALGORITHMS = {
     "damped_best_response": None,
     "fictitious_play": None,
     "genetic": None,
-    "pb_marl": None,
-    "pga_app": None,
-    "giga_wolf": None,
-    "minimax_q": None,
-    "q_learning": None,
-    "sb3_ppo": 20_000,
+    "pb_marl": 10_000,
+    "pga_app": 10_000,
+    "giga_wolf": 10_000,
+    "minimax_q": 1_500,
+    "q_learning": 10_000,
+    "sb3_ppo": 8_000,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""

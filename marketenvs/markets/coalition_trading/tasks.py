@@ -49,8 +49,8 @@ QUICK_ALGORITHMS = {
     "best_constant": None,
     "myopic": None,
     "regret_matching_plus": None,
-    "q_learning": 10000,
-    "maddpg": 300,
-    "sa_ddpg": 300,
+    "q_learning": 2_000,
+    "maddpg": 200,
+    "sa_ddpg": 200,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""

@@ -61,9 +61,9 @@ QUICK_ALGORITHMS = {
     "slicing_all_max": None,
     "slicing_static": None,
     "netshare": None,
-    "bandit": 10000,
-    "independent_ddpg": 1500,
-    "federated_ddpg": 1500,
-    "dt_mafl": 1500,
+    "bandit": 4_000,
+    "independent_ddpg": 600,
+    "federated_ddpg": 600,
+    "dt_mafl": 600,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""

@@ -12,7 +12,7 @@ TASKS = (
         tests="tripwire: prices by a constant, bids by one fixed mixture",
         rounds=100_000,
         tripwire=True,
-        plan=Plan(markets=20, prefixes=8),
+        plan=Plan(markets=20, prefixes=4, draws=32),
     ),
     Definition(
         "spectrum-channel",
@@ -30,6 +30,7 @@ TASKS = (
         title="price dispersion",
         tests="mixing over prices; closed form",
         rounds=100_000,
+        plan=Plan(draws=32),
     ),
     Definition(
         "spectrum-calvano",
@@ -65,12 +66,11 @@ QUICK_ALGORITHMS = {
     "equilibrium": None,
     "best_constant": None,
     "myopic": None,
-    "qpml": None,
-    "exp3": None,
-    "regret_matching": None,
+    "qpml": 4_000,
+    "exp3": 4_000,
+    "regret_matching": 4_000,
     "zero_intelligence": None,
     "truthful": None,
-    "share_rule": None,
-    "q_learning": 10000,
+    "q_learning": 4_000,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""

@@ -82,9 +82,8 @@ QUICK_ALGORITHMS = {
     "best_constant": None,
     "myopic": None,
     "damped_best_response": None,
-    "bandit": 10000,
-    "q_learning": 10000,
-    "giga_wolf": 10000,
+    "bandit": 5_000,
+    "q_learning": 5_000,
     "cap_bids": None,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""
