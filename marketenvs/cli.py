@@ -184,6 +184,7 @@ def leaderboard(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = os.cpu_count() or 1,
     results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
     full: Annotated[bool, typer.Option(help="Full budgets, heavy algorithms too.")] = False,
+    ray: Annotated[str | None, typer.Option(help="Run on Ray: local, auto or HOST:PORT of a cluster.")] = None,
 ) -> None:
     """Train and score every algorithm on every task of a suite; finished runs are reused."""
     from marketenvs_benchmarks import boards
@@ -199,6 +200,7 @@ def leaderboard(
         workers=workers,
         folder=results,
         full=full,
+        ray=ray,
     )
     if status:
         raise typer.Exit(status)

@@ -28,6 +28,7 @@ def run(
     workers: int,
     folder: Path,
     full: bool,
+    ray: str | None = None,
 ) -> int:
     """Run a leaderboard; returns the exit status (0, or 1 if a run failed, or 130 after Ctrl-C)."""
     begun = time.perf_counter()
@@ -47,7 +48,7 @@ def run(
     )
     report = runs.Report(reused=reused)
     if jobs:
-        report = _with_progress(console, wanted, folder, workers, jobs)
+        report = _with_progress(console, wanted, folder, workers, jobs, ray)
     board = leaderboard.collect(suite, folder, wanted, left, loaded)
     tables.print_board(board, console)
     page = folder / suite / "leaderboard.html"
@@ -78,7 +79,12 @@ def _check_roles(policies: Sequence[str], tasks: dict[str, Any]) -> None:
 
 
 def _with_progress(
-    console: Any, wanted: Sequence[runs.Run], folder: Path, workers: int, jobs: Sequence[runs.Job]
+    console: Any,
+    wanted: Sequence[runs.Run],
+    folder: Path,
+    workers: int,
+    jobs: Sequence[runs.Job],
+    ray: str | None = None,
 ) -> runs.Report:
     columns = (
         TextColumn("{task.description}", table_column=None),
@@ -102,6 +108,10 @@ def _with_progress(
                 progress.remove_task(bars.pop(label))
                 progress.advance(whole)
 
+        if ray is not None:
+            from . import ray_runs
+
+            return ray_runs.run_all(wanted, folder, ray, workers, on_progress)
         return runs.run_all(wanted, folder, workers, on_progress)
 
 

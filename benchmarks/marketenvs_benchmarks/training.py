@@ -7,6 +7,7 @@ command-line options come first. A finished run with the same configuration on t
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,9 @@ def train(
     if (place / "result.json").is_file():
         console.print(f"already done with this configuration: {place}", highlight=False, soft_wrap=True)
         return place
+    chosen_options = dict(options)
+    if "checkpoint" in inspect.signature(chosen).parameters:  # what a killed run left is taken up again
+        chosen_options.setdefault("checkpoint", str(place / "checkpoint"))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -129,9 +133,9 @@ def train(
             progress.update(bar, completed=done)
 
         if algorithm.train_many is not None:
-            trained = algorithm.train_many(task, [seed], rounds, report, **options)[0]
+            trained = algorithm.train_many(task, [seed], rounds, report, **chosen_options)[0]
         else:
-            trained = algorithm.train(task, seed, rounds, report, **options)
+            trained = algorithm.train(task, seed, rounds, report, **chosen_options)
     found = evaluate(task, trained, seed=seed)
     place.mkdir(parents=True, exist_ok=True)
     try:
@@ -142,6 +146,7 @@ def train(
     write_json(
         place / "result.json", {"setting": setting, "evaluation": found.to_json(), "provenance": runs.provenance()}
     )
+    shutil.rmtree(place / "checkpoint", ignore_errors=True)
     roles = ", ".join(f"{role} {value:.3f}" for role, value in found.scores.items())
     console.print(
         f"score {found.score:.4f} ({roles}; 1 = equilibrium, 0 = uniform; {found.kind}), result: {place / 'result.json'}",
