@@ -5,7 +5,7 @@ parameters (``preset`` and ``reward_scale`` among them). ``config.env_runners(en
 many times faster than RLlib's own loop: it steps all markets of a runner as one batch.
 """
 
-from .shells.rllib import MarketMultiAgentEnv, register_market
+from .shells.rllib import MarketMultiAgentEnv, register_all, register_market
 from .shells.rllib_masks import MaskedAPPOModule, MaskedDQNModule, MaskedPPOModule
 from .shells.rllib_native import MarketEnvRunner, MarketEpisodeReplayBuffer
 
@@ -16,5 +16,6 @@ __all__ = [
     "MaskedAPPOModule",
     "MaskedDQNModule",
     "MaskedPPOModule",
+    "register_all",
     "register_market",
 ]

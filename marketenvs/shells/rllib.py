@@ -172,5 +172,10 @@ def register_market(known: MarketSpec) -> None:
         register_env(name, functools.partial(make_env, known))
 
 
-for _id in list_markets():
-    register_market(spec(_id))
+def register_all() -> None:
+    """Let RLlib and Tune know all markets; done on import. Ray forgets them at ``ray.shutdown()``: call it again then."""
+    for id in list_markets():
+        register_market(spec(id))
+
+
+register_all()

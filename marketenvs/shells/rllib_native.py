@@ -26,6 +26,7 @@ from ..errors import InvalidParameter
 from ..market import Market, Stage
 from .actions import actions_of
 from .game import Game
+from .rllib import register_all
 
 try:
     import torch
@@ -174,6 +175,8 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         config = self.config
         if config._env_to_module_connector is not None or config._module_to_env_connector is not None:
             raise InvalidParameter("MarketEnvRunner has no connectors: leave them out, or use RLlib's own env runner")
+        if not _global_registry.contains(ENV_CREATOR, config.env):
+            register_all()  # Ray forgets names when it is shut down
         if not (isinstance(config.env, str) and _global_registry.contains(ENV_CREATOR, config.env)):
             raise InvalidParameter(
                 f"MarketEnvRunner plays environments of marketenvs.rllib by name, such as 'marketenvs/AIBazaar-v0', got "

@@ -7,6 +7,7 @@ import pytest
 
 import marketenvs
 from tests.shells.cases import MAKERS
+from tests.shells.toy import MaskedToy, ToyParams
 
 pytest.importorskip("ray.rllib", reason="needs marketenvs[rllib]")
 import torch
@@ -107,6 +108,38 @@ def test_the_same_experience_as_rllibs_own_runner(make):
             same_set(found[name], rows)
 
 
+class Shifts(MaskedToy):
+    """Sellers work every other round, buyers two rounds of three; prices differ by round through what is posted."""
+
+    def acting(self, state, stage):
+        n = self.params.n_sellers if stage == "pricing" else self.params.n_buyers
+        turn = np.asarray(state.round).reshape(-1, 1) + np.arange(n)
+        turn = np.broadcast_to(turn, (state.seed.shape[0], n))
+        return turn % 2 == 0 if stage == "pricing" else turn % 3 != 0
+
+
+@pytest.mark.parametrize("rounds", [(1, 2, 1, 3, 1), (4, 4), (1,) * 8])
+def test_agents_that_sit_out_rounds(rounds):
+    """Rewards of idle rounds belong to the last action, whichever chunk it was in."""
+
+    def make():
+        return Shifts(ToyParams(horizon=6))
+
+    theirs, ours = runner(MultiAgentEnvRunner, make), runner(MarketEnvRunner, make)
+    paid: dict = {}
+    for count in rounds:
+        for name, sampler in (("theirs", theirs), ("ours", ours)):
+            for chunk in sampler.sample(num_timesteps=3 * 2 * count, explore=False):
+                for agent, sole in chunk.agent_episodes.items():
+                    if len(sole):
+                        rows = zip(sole.get_actions(), sole.get_rewards(), strict=True)
+                        paid.setdefault((name, agent), []).extend((*np.ravel(a).tolist(), float(r)) for a, r in rows)
+    agents = {agent for _, agent in paid}
+    assert len(agents) == 5
+    for agent in agents:
+        np.testing.assert_allclose(sorted(paid["ours", agent]), sorted(paid["theirs", agent]), rtol=1e-9)
+
+
 def test_roles_with_several_stages_have_an_agent_for_each():
     class Any_(Fixed): ...
 
@@ -180,6 +213,11 @@ def test_sampling_is_faster_than_parallel_pettingzoo_env():
         seconds = time.perf_counter() - begun
         return sum(len(s) for c in chunks for s in c.agent_episodes.values()) / seconds
 
-    theirs = speed(MultiAgentEnvRunner, "test-pettingzoo", 8)
-    ours = speed(MarketEnvRunner, "marketenvs/AIBazaar-v0", 64)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as RLlib's own env-runner processes have
+    try:
+        theirs = speed(MultiAgentEnvRunner, "test-pettingzoo", 8)
+        ours = speed(MarketEnvRunner, "marketenvs/AIBazaar-v0", 64)
+    finally:
+        torch.set_num_threads(threads)
     assert ours >= 2 * theirs, (ours, theirs)

@@ -221,3 +221,34 @@ def test_kill_nine_and_rerun_equals_an_uninterrupted_run(kind, tmp_path):
         assert a.keys() == b.keys()
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.slow
+def test_early_stop_when_policies_no_longer_move(cluster):
+    """With a learning rate of nothing, the second segment finds the policies where the first left them."""
+    task, seen = small_task(n_consumers=2), []
+    options = {"every": 64, "patience": 1, "settings": {"lr": 1e-12}, **small("PPO")}
+    trainers.train_rllib("PPO", task, 0, 640, lambda n, *_: seen.append(n), **options)
+    assert seen == [64, 128]
+
+
+@pytest.mark.slow
+def test_markets_are_known_again_after_ray_was_shut_down():
+    import ray
+    from ray.rllib.algorithms.ppo import PPOConfig
+
+    from marketenvs.rllib import MarketEnvRunner
+
+    ray.shutdown()
+    with trainers.local_ray():
+        pass
+    config = (
+        PPOConfig()
+        .environment("marketenvs/SpectrumBertrand-v0", env_config={"horizon": 2})
+        .env_runners(num_env_runners=0)
+    )
+    config.multi_agent(
+        policies={"seller", "buyer"}, policy_mapping_fn=lambda agent, *rest, **kw: agent.rpartition("_")[0]
+    )
+    runner = MarketEnvRunner(config=config, worker_index=0)
+    assert runner.market.id == "SpectrumBertrand-v0"
