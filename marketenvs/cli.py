@@ -45,7 +45,7 @@ def list_command() -> None:
 
     table = Table(title="Markets", title_justify="left")
     for heading in ("id", "roles", "presets", "what is traded"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "id")
     for id in list_markets():
         s = spec(id)
         table.add_row(id, ", ".join(s.roles), ", ".join(list_presets(id)), s.summary)

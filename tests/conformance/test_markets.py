@@ -32,7 +32,7 @@ def _cases():
 SLOW = {("CoalitionTrading-v0", "labels", check) for check in testing.ORACLE_CHECKS}
 
 
-@pytest.mark.parametrize(("id", "preset", "check"), _cases())
+@pytest.mark.parametrize(("id", "preset", "check"), list(_cases()))
 def test_market(id, preset, check):
     testing.run_check(check, marketenvs.make(id, preset=preset))
 
@@ -47,7 +47,7 @@ def _array_cases():
                 yield pytest.param(id, library, check, marks=marks, id=f"{id}-{library}-{check}")
 
 
-@pytest.mark.parametrize(("id", "library", "check"), _array_cases())
+@pytest.mark.parametrize(("id", "library", "check"), list(_array_cases()))
 def test_array_library(id, library, check):
     pytest.importorskip(library)
     testing.run_check(check, marketenvs.make(id), library)
