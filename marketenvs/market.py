@@ -132,6 +132,8 @@ class Market:
         for name in ("observe", "bounds", "acting", "action_mask"):
             if name in cls.__dict__:
                 setattr(cls, name, _named(cls.__dict__[name], presume=name == "observe"))
+        if "respond" in cls.__dict__:
+            cls.respond = _prefixed(cls.__dict__["respond"])  # type: ignore[method-assign]
 
     def __reduce__(self) -> tuple:
         return _rebuild, (type(self), self.params, self.backend, self.id)
@@ -690,6 +692,25 @@ def _named(rule: Any, presume: bool) -> Any:
                 if earlier.name not in state.decisions:
                     state = self.commit(state, earlier.name, self.presumed(state, earlier.name))
         return rule(self, state, stage, *args, **kwargs)
+
+    return call
+
+
+def _prefixed(rule: Any) -> Any:
+    """``respond`` with its prefix checked: the first stages, at least one, and at least one left to answer."""
+    if hasattr(rule, "__wrapped__"):
+        return rule
+
+    @functools.wraps(rule)
+    def call(self: Market, state: State, prefix: Mapping[str, Any]) -> Any:
+        _check_state(state)
+        _check_mapping(prefix)
+        names = [s.name for s in self.stages]
+        given = {self.stage(key).name for key in prefix}
+        if not given or len(given) == len(names) or given != set(names[: len(given)]):
+            want = " or ".join(repr(names[: k + 1]) for k in range(len(names) - 1)) or "no stage: it has only one"
+            raise InvalidAction(f"respond in {self.id} takes the decisions of {want}, got {sorted(given)}")
+        return rule(self, state, prefix)
 
     return call
 

@@ -121,3 +121,21 @@ def test_decisions_in_every_documented_form():
     assert outcome.payoffs["provider"] == pytest.approx(eq.values["provider"])
     optimum = market.social_optimum(state)
     assert market.outcome(state, optimum.decisions).metrics["welfare"] == pytest.approx(optimum.value)
+
+
+@pytest.mark.parametrize("prefix", [{}, {"consumer": 5.0}, {"provider": 15.0, "consumer": 5.0}])
+def test_respond_takes_the_first_stages_only(prefix):
+    market = marketenvs.make("AIBazaar-v0")
+    with pytest.raises(marketenvs.InvalidAction, match="takes the decisions of"):
+        market.respond(market.reset(seed=0), prefix)
+
+
+@pytest.mark.parametrize("preset", ["calibrated", "grid"])
+def test_an_equilibrium_can_be_pickled_and_still_answers(preset):
+    import pickle
+
+    market = marketenvs.make("AIBazaar-v0", preset=preset)
+    state = market.reset(seed=0)
+    eq = pickle.loads(pickle.dumps(market.equilibrium(state)))
+    _, outcome = market.step(state, eq.strategy)
+    assert outcome.payoffs["provider"] == pytest.approx(eq.values["provider"])

@@ -6,6 +6,7 @@ Solvers take a :class:`~.game.Game` (NumPy float64). Parameters that are the sam
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,9 +103,7 @@ def equilibrium(market: AIBazaar, state: State) -> Equilibrium:
     decisions = {k: _spread(v, batch) for k, v in decisions.items()}
     ties = solution.ties
     return Equilibrium(
-        strategy=market.by_stage(
-            {"pricing": Pure(decisions["pricing"]), "purchase": Reply(lambda s: _answer(market, s))}
-        ),
+        strategy=market.by_stage({"pricing": Pure(decisions["pricing"]), "purchase": Reply(partial(_answer, market))}),
         values={role: _spread(v, batch) for role, v in values.items()},
         epsilon=_spread(epsilon, batch),
         certified=_spread(ok, batch),

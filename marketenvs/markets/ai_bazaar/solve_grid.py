@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +61,12 @@ def _values(game: Game, price: FloatArray, bought: FloatArray) -> dict[str, Floa
     }
 
 
+def _reply(market: AIBazaar, there: State) -> Strategy:
+    """The consumers' answer to the price committed in ``there``."""
+    posted = market.backend.numpy(there.decisions["pricing"])[:, 0, 0]
+    return Pure(_answers(market, there, posted)[1][:, :, None])
+
+
 def equilibrium(market: AIBazaar, state: State) -> Equilibrium:
     """Grid Stackelberg equilibrium; certified where every price's consumer game has a pure equilibrium."""
     _, leader = _solved(market, state)
@@ -68,17 +75,15 @@ def equilibrium(market: AIBazaar, state: State) -> Equilibrium:
     answer = respond(market, state, {"pricing": price[:, None, None]})
     everywhere = np.broadcast_to(leader.exists.all(axis=1), (batch,))
 
-    def reply(there: State) -> Strategy:
-        posted = market.backend.numpy(there.decisions["pricing"])[:, 0, 0]
-        return Pure(_answers(market, there, posted)[1][:, :, None])
-
     return Equilibrium(
-        strategy=market.by_stage({"pricing": Pure(price[:, None, None]), "purchase": Reply(reply)}),
+        strategy=market.by_stage({"pricing": Pure(price[:, None, None]), "purchase": Reply(partial(_reply, market))}),
         values=answer.values,
         epsilon=answer.epsilon,
         certified=answer.certified & everywhere,
-        kind="exact",
-        method=_METHOD,
+        kind="exact" if everywhere.all() else "estimate",
+        method=_METHOD
+        if everywhere.all()
+        else _METHOD + "; at some prices there is none: the least-regret profile stands in",
         citation=solve.CITATION,
         exists=answer.exists,
         selection="lowest best price; of several consumer equilibria the one of largest demand",
