@@ -67,7 +67,7 @@ def without_result(board: Board, task: str) -> dict[str, list[str]]:
     """Reason -> algorithms that have no row on the task."""
     grouped: dict[str, list[str]] = {}
     for name, reason in board.missing.get(task, {}).items():
-        reason = "needs other action spaces" if " stages; " in reason else reason
+        reason = "needs other action spaces" if " stages; " in reason else reason.removeprefix(f"{name} ")
         grouped.setdefault(reason, []).append(name)
     return grouped
 

@@ -57,6 +57,5 @@ QUICK_ALGORITHMS = {
     "giga_wolf": 10_000,
     "minimax_q": 1_500,
     "q_learning": 10_000,
-    "sb3_ppo": 8_000,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""

@@ -51,7 +51,7 @@ TASKS = (
         rounds=100_000,
     ),
 )
-QUICK = ("slicing-fixed", "slicing-load")
+QUICK = ("slicing-load", "slicing-day")
 QUICK_ALGORITHMS = {
     "random": None,
     "equilibrium": None,

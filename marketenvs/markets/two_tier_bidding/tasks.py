@@ -85,5 +85,6 @@ QUICK_ALGORITHMS = {
     "bandit": 5_000,
     "q_learning": 5_000,
     "cap_bids": None,
+    "sb3_ppo": 6_000,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""
