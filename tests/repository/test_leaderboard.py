@@ -145,3 +145,39 @@ def test_interquartile_mean_and_interval():
     assert statistics.stratified([[0.0, 1.0] * 10]) == statistics.stratified([[0.0, 1.0] * 10]), (
         "the bootstrap is seeded"
     )
+
+
+def test_a_changed_learner_is_run_again(tmp_path):
+    """A stored score belongs to the source that made it."""
+    file = tmp_path / "changing.py"
+    file.write_text("def train(task, seed, budget, report):\n    return {}\n")
+    name = f"{file}:train"
+    before = runs.code_of(name)
+    runs.code_of.cache_clear()
+    assert runs.code_of(name) == before
+    file.write_text("def train(task, seed, budget, report):\n    return {'provider': None}\n")
+    runs.code_of.cache_clear()
+    assert runs.code_of(name) != before
+    assert "code" in runs.KEY
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.update(run="zz"),
+        lambda r: r.update(evaluation={"score": 0.5}),
+        lambda r: r["evaluation"].update(score=None),
+        lambda r: r["evaluation"].update(score=float("nan")),
+        lambda r: r.update(roles={}),
+        lambda r: r["evaluation"]["regret"].clear(),
+    ],
+)
+def test_half_a_result_counts_as_damaged(finished, tmp_path, change):
+    good = json.loads((finished / "quick" / "bazaar-fixed" / "equilibrium" / "seed-0.json").read_text())
+    path = tmp_path / "seed-0.json"
+    path.write_text(json.dumps(good))
+    assert runs.read_result(path) is not None
+    change(good)
+    path.write_text(json.dumps(good))
+    with pytest.raises(MarketEnvsError, match="damaged"):
+        runs.read_result(path)
