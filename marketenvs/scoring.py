@@ -45,6 +45,9 @@ class Evaluation:
         welfare_ratio: Welfare over the social optimum; None where undefined.
         metrics: Mean of every market-wide metric of the scored rounds.
         seconds: Wall clock of the evaluation.
+        extra: What else a kind of task reports. Under a task's ``discount``, ``regret``, ``nash_conv`` and the scores are those of the
+            repeated game, and here stand "stage_score" and "stage_regret" (of one round, after the warm-up), "worst_regret" (role -> dynamic
+            regret from the worst state, 0 exactly for subgame-perfect play) and "long_run" (role -> mean payoff per round in the long run).
     """
 
     task: str
@@ -78,6 +81,7 @@ class _Judged:
     payoffs: dict[str, float]
     metrics: dict[str, float]
     welfare: float
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def evaluate(task: Task, policies: Mapping[str, Any], seed: int = 0) -> Evaluation:
@@ -102,6 +106,10 @@ def evaluate(task: Task, policies: Mapping[str, Any], seed: int = 0) -> Evaluati
     else:
         scores = {role: 1.0 - judged.regret[role] / task.anchors[role] for role in market.roles}
     score = float(np.mean(list(scores.values())))
+    extra = dict(judged.extra)
+    if task.stage_anchors:
+        by_stage = {role: 1.0 - extra["stage_regret"][role] / task.stage_anchors[role] for role in market.roles}
+        extra["stage_score"] = float(np.mean(list(by_stage.values())))
     floor = max(1e-12, max(task.epsilon * task.scale[r] / task.anchors[r] for r in market.roles))
     upper = judged.upper if math.isfinite(judged.upper) else None
     return Evaluation(
@@ -118,6 +126,7 @@ def evaluate(task: Task, policies: Mapping[str, Any], seed: int = 0) -> Evaluati
         welfare_ratio=judged.welfare / task.optimum if task.optimum and task.optimum > 0 else None,
         metrics=judged.metrics,
         seconds=time.perf_counter() - begun,
+        extra=extra,
     )
 
 
@@ -158,7 +167,29 @@ def _judge(task: Task, market: Market, policies: Mapping[str, Any], seed: int) -
         for key in table:
             table[key] /= plan.rounds
     total.lower, total.upper, total.welfare = (x / plan.rounds for x in (total.lower, total.upper, total.welfare))
+    if task.definition.discount is not None:
+        _judge_repeated(task, market, policies, seed, total)
     return total
+
+
+def _judge_repeated(task: Task, market: Market, policies: Mapping[str, Any], seed: int, total: _Judged) -> None:
+    """Replace the regret of one round by that of the repeated game; the former is kept in ``extra``."""
+    from .solution import repeated
+
+    plan = task.definition.plan
+    role = market.stages[0].role
+    state = task.held_out(market)
+    table, payoff = repeated.memory_one(market, state, policies, plan.draws, seed * 1009)
+    found = repeated.dynamic_regret(table, payoff, task.definition.discount or 0.0)
+    total.extra = {
+        "stage_regret": dict(total.regret),
+        "worst_regret": {role: float(found.worst.mean())},
+        "long_run": {role: float(found.long_run.mean())},
+    }
+    total.regret[role] = float(found.regret.mean())
+    total.lower = total.upper = float(found.regret.sum(axis=1).mean())
+    # Policy iteration is exact for the table; a table made of draws is itself an estimate.
+    total.kind = "estimate" if getattr(policies[role], "stochastic", False) else "exact"
 
 
 def play_round(market: Market, state: State, policies: Mapping[str, Any]) -> tuple[State, Outcome]:
@@ -268,6 +299,9 @@ def anchors(task: Task) -> dict[str, Any]:
     from .role_track import panel_anchors
 
     frozen = {"anchors": regret, "scale": scale, "panel": panel_anchors(task)}
+    if task.definition.discount is not None:
+        rounds = [j.extra["stage_regret"] for j in several]
+        frozen["stage_anchors"] = {role: float(np.mean([r[role] for r in rounds])) for role in market.roles}
     return frozen | ({"random_welfare": welfare} if team else {})
 
 

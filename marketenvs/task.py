@@ -65,6 +65,8 @@ class Definition:
         tripwire: A fixed market that a constant solves; shown apart, never aggregated.
         epsilon: Largest relative epsilon that counts as certified, for oracles that prove bounds instead of exact equilibria.
         plan: How it is scored.
+        discount: Discount factor of the repeated game: policies are then scored by their exact dynamic regret as memory-one
+            policies (:mod:`marketenvs.solution.repeated`) instead of the regret of one round. None: one round.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Definition:
     rounds: int = 300_000
     tripwire: bool = False
     plan: Plan = Plan()
+    discount: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Task:
         optimum: Mean welfare at the social optimum (None if the market has no such oracle).
         panel: Role -> member of the role track's panel -> payoffs of (uniform, reference) play.
         random_welfare: Mean welfare of uniform play (team track: score 0); None for other tracks.
+        stage_anchors: Under a ``discount``: role -> mean regret of uniform play in one round (``anchors`` is then that of the repeated
+            game); None otherwise.
         hash: SHA-256 of the content.
     """
 
@@ -109,6 +114,7 @@ class Task:
     optimum: float | None
     panel: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     random_welfare: float | None = None
+    stage_anchors: Mapping[str, float] | None = None
     hash: str = ""
 
     @property
@@ -142,9 +148,12 @@ class Task:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready content, without the hash."""
         d = self.definition
+        definition = {**dataclasses.asdict(d), "params": encode(dict(d.params))}
+        if d.discount is None:
+            del definition["discount"]  # so that a task scored by its rounds keeps the hash it always had
         content = {
             "format": FORMAT,
-            "definition": {**dataclasses.asdict(d), "params": encode(dict(d.params))},
+            "definition": definition,
             "instances": list(self.instances),
             "rejected": self.rejected,
             "scale": dict(self.scale),
@@ -156,6 +165,8 @@ class Task:
             "random_welfare": self.random_welfare,
             "panel": {r: {m: list(v) for m, v in t.items()} for r, t in self.panel.items()},
         }
+        if self.stage_anchors is not None:
+            content["stage_anchors"] = dict(self.stage_anchors)
         return content
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -188,6 +199,7 @@ class Task:
             k: content[k]
             for k in ("rejected", "scale", "anchors", "epsilon", "floors", "optimum", "panel", "random_welfare")
         }
+        rest["stage_anchors"] = content.get("stage_anchors")
         return cls(definition, tuple(content["instances"]), prefixes=prefixes, hash=data["hash"], **rest)
 
 
@@ -201,6 +213,7 @@ def build_task(definition: Definition, floors: bool = True) -> Task:
 
     plan = definition.plan
     market = make(definition.market, preset=definition.preset, **definition.params)
+    _check_discount(definition, market)
     wanted, size = plan.markets, plan.markets
     while True:
         state = market.reset(plan.seed, batch=size, split="test")
@@ -238,6 +251,20 @@ def build_task(definition: Definition, floors: bool = True) -> Task:
     if floors:
         task = dataclasses.replace(task, floors=scoring.floors(task))
     return dataclasses.replace(task, hash=content_hash(json.loads(json.dumps(task.to_json()))))
+
+
+def _check_discount(definition: Definition, market: Market) -> None:
+    """Raise unless the task's discount, if it has one, is a number in [0, 1) and its market a repeated game on a grid."""
+    from .solution import repeated
+
+    delta = definition.discount
+    if delta is None:
+        return
+    if isinstance(delta, bool) or not isinstance(delta, (int, float)) or not 0 <= delta < 1:
+        raise InvalidParameter(f"task {definition.name}: discount must be a number in [0, 1) or None, got {delta!r}")
+    reason = repeated.why_not(market)
+    if reason is not None:
+        raise InvalidParameter(f"task {definition.name} cannot be scored by dynamic regret: {reason}")
 
 
 def _draw_prefixes(market: Market, state: State, plan: Plan) -> dict[str, dict[str, np.ndarray]]:
