@@ -2,23 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import UnknownName, nearest
+from .errors import MarketEnvsError, UnknownName, nearest
 from .market import Market, Outcome, Stage, State
 from .policy import Constant, EquilibriumPolicy, Myopic, Policy, Uniform, decide
 from .scoring import play_round, strategy_at
-from .strategy import Pure, Strategy
+from .solution.search import stage_bounds
+from .strategy import Pure, Sampler, Samples, Strategy
 
 if TYPE_CHECKING:
     from .task import Task
 
-PANEL = {"equilibrium": EquilibriumPolicy, "myopic": Myopic, "random": Uniform}
-"""Frozen panel of the role track: what the other roles play."""
+SHADE = 0.2
+"""By what part of the natural range the panel's over- and under-bidder depart from the equilibrium."""
+
+
+class Shaded(EquilibriumPolicy):
+    """Plays the equilibrium, every decision moved by ``shift`` of its natural range (within it): an over- or under-bidder.
+
+    Args:
+        shift: Part of the range; positive asks, bids or buys too much. Legal actions of masked stages are kept: where the moved decision is
+            illegal, the market settles it as it settles any other.
+    """
+
+    def __init__(self, shift: float):
+        super().__init__()
+        self.shift = shift
+
+    def strategy(self, stage: Stage, obs: np.ndarray, mask: np.ndarray | None, state: State, draws: int) -> Strategy:
+        low, high = stage_bounds(self.market, state, stage.name)
+        strategy = super().strategy(stage, obs, mask, state, draws)
+
+        def move(values: np.ndarray) -> np.ndarray:
+            return np.clip(values + self.shift * (high - low), low, high)
+
+        if isinstance(strategy, Pure):
+            return Pure(move(strategy.decisions))
+        if isinstance(strategy, Samples):
+            return Samples(move(strategy.values), strategy.weights, strategy.joint)
+        return Sampler(lambda u: move(strategy.draw(u)))
+
+
+PANEL: dict[str, Callable[[], Policy]] = {
+    "equilibrium": EquilibriumPolicy,
+    "myopic": Myopic,
+    "random": Uniform,
+    "overbidder": lambda: Shaded(SHADE),
+    "underbidder": lambda: Shaded(-SHADE),
+}
+"""Frozen panel of the role track: what everybody else plays. Tasks with a stored panel policy add a trained member (:func:`members`)."""
 PANEL_MARKETS, PANEL_WARM_UP, PANEL_ROUNDS = 50, 3, 4
+
+
+def members(task: Task) -> dict[str, Callable[[str], Any]]:
+    """The panel of a task: member -> (role -> a fresh policy).
+
+    A task for which a policy is stored beside the suites (``marketenvs_benchmarks/panel/<task>``) has one more member, the trained one. Its
+    name carries a digest of the stored files, so that the frozen task names exactly the policy it was frozen with.
+    """
+    found: dict[str, Callable[[str], Any]] = {name: (lambda role, make=make: make()) for name, make in PANEL.items()}  # type: ignore[misc]
+    folder = panel_folder(task.name)
+    if (folder / "policy.json").is_file():
+        from marketenvs_baselines.store import load_policy
+
+        found[trained_member(folder)] = lambda role: load_policy(folder)[role]
+    return found
+
+
+def panel_folder(task: str) -> Path:
+    """Where the trained member of a task's panel is stored (there may be none)."""
+    import importlib.resources
+
+    return Path(str(importlib.resources.files("marketenvs_benchmarks"))) / "panel" / task
+
+
+def trained_member(folder: Path) -> str:
+    """Name of the trained member: "trained-" and eight digits of the stored files' hash."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return f"trained-{digest.hexdigest()[:8]}"
 
 
 def evaluate_role(task: Task, role: str, policy: Any, seed: int = 0) -> dict[str, float | None]:
@@ -33,8 +102,10 @@ def evaluate_role(task: Task, role: str, policy: Any, seed: int = 0) -> dict[str
 
     Raises:
         UnknownName: The market has no such role.
+        MarketEnvsError: The panel's stored policy is missing, or is not the one the task was frozen with.
     """
     market = task.make_market()
+    panel = members(task)
     if role not in market.roles:
         raise UnknownName(f"{market.id} has no role {role!r}; {nearest(role, market.roles)}")
     scores: dict[str, float | None] = {}
@@ -42,7 +113,11 @@ def evaluate_role(task: Task, role: str, policy: Any, seed: int = 0) -> dict[str
         if best - uniform <= 1e-9 * max(1.0, abs(best), abs(uniform)):
             scores[name] = None
             continue
-        mean = float(_panel_payoff(task, market, role, policy, PANEL[name], seed).mean())
+        if name not in panel:
+            raise MarketEnvsError(
+                f"task {task.name}: the panel member {name!r} it was frozen with is not stored ({nearest(name, panel)})"
+            )
+        mean = float(_panel_payoff(task, market, role, policy, panel[name], seed).mean())
         scores[name] = (mean - uniform) / (best - uniform)
     defined = [v for v in scores.values() if v is not None]
     return {**scores, "mean": float(np.mean(defined)) if defined else None}
@@ -77,12 +152,12 @@ def _own_agent(batch: int, n: int) -> np.ndarray:
 
 
 def _panel_rounds(
-    task: Task, market: Market, role: str, policy: Any, member: Any, seed: int
+    task: Task, market: Market, role: str, policy: Any, member: Callable[[str], Any], seed: int
 ) -> Iterator[tuple[State, Any, Outcome]]:
     """The scored rounds: (state before, policies, outcome)."""
     size = min(PANEL_MARKETS, len(task.instances))
     state = market.take(task.held_out(market), np.arange(size))
-    policies = {r: _OneAgent(policy, member()) if r == role else member() for r in market.roles}
+    policies = {r: _OneAgent(policy, member(r)) if r == role else member(r) for r in market.roles}
     for k, r in enumerate(market.roles):
         policies[r].start(market, r, size, seed * 1009 + k if r == role else 77 + k)
     for step in range(PANEL_WARM_UP + PANEL_ROUNDS):
@@ -92,7 +167,9 @@ def _panel_rounds(
             yield before, policies, outcome
 
 
-def _panel_payoff(task: Task, market: Market, role: str, policy: Any, member: Any, seed: int) -> np.ndarray:
+def _panel_payoff(
+    task: Task, market: Market, role: str, policy: Any, member: Callable[[str], Any], seed: int
+) -> np.ndarray:
     """(M,) mean payoff of the policy's own agent."""
     total: Any = 0.0
     for _, _, outcome in _panel_rounds(task, market, role, policy, member, seed):
@@ -109,18 +186,16 @@ def panel_anchors(task: Task) -> dict[str, dict[str, tuple[float, float]]]:
     own play, if that is better), against the member's followers; every other agent adds its exact gains at the role's stages to what it
     earns by playing as the member does.
     """
-    from .solution.search import stage_bounds
-
     market = task.make_market()
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for role, names in market.stages_of.items():
         found[role] = {}
         single = names == (market.stages[0].name,) and market.roles[role] == 1 and market.stages[0].codec.width == 1
-        for name, member in PANEL.items():
+        for name, member in members(task).items():
             uniform = float(
                 np.mean([_panel_payoff(task, market, role, Uniform(), member, seed).mean() for seed in range(4)])
             )
-            best = _panel_payoff(task, market, role, EquilibriumPolicy() if single else member(), member, 0)
+            best = _panel_payoff(task, market, role, EquilibriumPolicy() if single else member(role), member, 0)
             if single:
                 low, high = (b[0] for b in stage_bounds(market, task.held_out(market), names[0]))
                 for x in np.linspace(0, 1, 33):
@@ -132,11 +207,11 @@ def panel_anchors(task: Task) -> dict[str, dict[str, tuple[float, float]]]:
     return found
 
 
-def _best_reply_payoff(task: Task, market: Market, role: str, member: Any) -> np.ndarray:
+def _best_reply_payoff(task: Task, market: Market, role: str, member: Callable[[str], Any]) -> np.ndarray:
     """(M,) what one agent of the role earns by best replies to the panel member, along the member's own play."""
     total: Any = 0.0
     rng = np.random.default_rng(5)
-    for state, policies, _ in _panel_rounds(task, market, role, member(), member, 0):
+    for state, policies, _ in _panel_rounds(task, market, role, member(role), member, 0):
         batch = market.batch(state)
         own = (np.arange(batch), _own_agent(batch, market.roles[role]))
         strategies: dict[str, Strategy] = {}
