@@ -22,56 +22,19 @@ is hidden. The core never resets by itself and never renders; shells do.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
 
+from . import boundary
 from . import params as _params
-from .arrays import Array, Backend, Noise, to_numpy
-from .codecs import Codec
-from .errors import InvalidAction, InvalidParameter, NotOffered, ResetNeeded, UnknownName, nearest
-from .strategy import BestResponse, ByStage, Equilibrium, NashConv, Pure, Samples, SocialOptimum, Strategy
+from .arrays import Array, Backend, Noise
+from .errors import InvalidParameter, NotOffered, UnknownName, nearest
+from .state import Outcome, Stage, State, tree_map
+from .strategy import BestResponse, ByStage, Equilibrium, NashConv, SocialOptimum, Strategy
 
 _THETA, _HISTORY, _ROUND = 11, 12, 13  # streams of the keyed generator
-
-
-class Stage(NamedTuple):
-    """One simultaneous move of all agents of one role."""
-
-    name: str
-    role: str
-    codec: Codec
-    observation_space: spaces.Box
-    """Of one agent, shape (d,)."""
-
-
-class State(NamedTuple):
-    """State of B markets; a pytree. Every array has leading axis B, except those of ``theta``, which may have 1."""
-
-    theta: Any
-    """NamedTuple of the numeric parameters."""
-    origin: Any
-    """theta as drawn at reset (what drift starts from); () without drift."""
-    seed: Array
-    """(B, 2) key of each market's random stream."""
-    round: Array
-    """(B,) int32, rounds settled so far."""
-    history: Any
-    """What the market remembers between rounds."""
-    nature: Any
-    """The coming round's draws, some of them hidden from the agents."""
-    decisions: dict[str, Array]
-    """Stage -> decisions (B, n, k) committed so far in this round."""
-
-
-class Outcome(NamedTuple):
-    """What a settled round gave: payoffs {role: (B, n)} and named metrics {(B,) or (B, n)}; "welfare" is always among them."""
-
-    payoffs: dict[str, Array]
-    metrics: dict[str, Array]
 
 
 class Market:
@@ -131,9 +94,9 @@ class Market:
         super().__init_subclass__(**kwargs)
         for name in ("observe", "bounds", "acting", "action_mask"):
             if name in cls.__dict__:
-                setattr(cls, name, _named(cls.__dict__[name], presume=name == "observe"))
+                setattr(cls, name, boundary.named_stage(cls.__dict__[name], presume=name == "observe"))
         if "respond" in cls.__dict__:
-            cls.respond = _prefixed(cls.__dict__["respond"])  # type: ignore[method-assign]
+            cls.respond = boundary.checked_prefix(cls.__dict__["respond"])  # type: ignore[method-assign]
 
     def __reduce__(self) -> tuple:
         return _rebuild, (type(self), self.params, self.backend, self.id)
@@ -294,34 +257,9 @@ class Market:
         Raises:
             InvalidParameter: Bad seed, batch or split, or parameters given for another number of markets.
         """
-        fixed = _params.batch_of(self.params)
-        if batch is not None and (not _is_integer(batch) or batch < 1):
-            raise InvalidParameter(f"batch must be an integer of at least 1, got {batch!r}")
-        if not _is_integer(first) or not 0 <= first < 1 << 31:
-            raise InvalidParameter(f"first must be an integer in [0, 2**31), got {first!r}")
-        index: Any = first
-        if _is_integer(seed):
-            seeds = [int(seed)]  # type: ignore[arg-type]
-            size = int(batch) if batch is not None else fixed
-            index = np.arange(first, first + size)
-        else:
-            several: Any = seed
-            if isinstance(seed, str) or not hasattr(seed, "__len__") or not all(_is_integer(s) for s in several):
-                raise InvalidParameter(f"seed must be an integer or a sequence of integers, got {seed!r}")
-            seeds = [int(s) for s in several]
-            size = len(seeds)
-            if batch is not None and batch != size:
-                raise InvalidParameter(f"{size} seeds were given for a batch of {batch}")
-            if size < 1:
-                raise InvalidParameter("batch must be at least 1, but seed is an empty sequence")
-        if fixed not in (1, size):
-            raise InvalidParameter(f"the parameters are given for {fixed} markets, but the batch is {size}")
-        if min(seeds) < 0 or max(seeds) >= 1 << 64:
-            raise InvalidParameter("seeds must lie in [0, 2**64)")
-        if split not in ("train", "test"):
-            raise InvalidParameter(f"split must be 'train' or 'test', got {split!r}")
+        seeds, index = boundary.read_seeds(_params.batch_of(self.params), seed, batch, split, first)
         stream = _params.TRAIN_STREAM if split == "train" else _params.TEST_STREAM
-        key = self.backend.keys(np.resize(np.array(seeds, dtype=np.uint64), size), index, stream)
+        key = self.backend.keys(seeds, index, stream)
         if self._fixed_theta is None and not _params.is_drawn(self.params):
             self._fixed_theta = self.derive(_params.draw_theta(self.params, self.Theta, self.backend, key))
         return self.reset_keys(key)
@@ -439,7 +377,7 @@ class Market:
         Raises:
             InvalidAction: NaN or infinite decisions, a wrong shape, a missing or unknown stage.
         """
-        _check_state(state)
+        boundary.check_state(state)
         if isinstance(profile, Mapping) and any(isinstance(v, Strategy) for v in profile.values()):
             from .solution.gains import resolve_replies
 
@@ -465,7 +403,7 @@ class Market:
         Raises:
             InvalidAction: As :meth:`step`.
         """
-        _check_mapping(profile)
+        boundary.check_mapping(profile)
         if any(isinstance(v, Strategy) for v in profile.values()):
             return self.mixed_payoff(state, self.resolve(state, profile))
         state = self._committed(state, self.check_profile(state, profile))
@@ -481,49 +419,7 @@ class Market:
 
     def resolve(self, state: State, profile: Mapping[str, Any]) -> dict[str, Strategy]:
         """A profile by stage name, arrays as ``Pure``; unknown or missing stages raise ``UnknownName``/``InvalidAction``."""
-        _check_mapping(profile)
-        named: dict[str, Strategy] = {}
-        for key, value in profile.items():
-            stage = self.stage(key).name
-            if stage in named:
-                raise InvalidAction(f"stage {stage!r} is given twice")
-            if isinstance(value, Samples):
-                self._check_samples(stage, value)
-            elif isinstance(value, Pure) or not isinstance(value, Strategy):
-                value = Pure(self.backend.numpy(self.check_decisions(state, stage, value)))
-            named[stage] = self._clip_strategy(state, stage, value)
-        missing = [s.name for s in self.stages if s.name not in named]
-        if missing:
-            raise InvalidAction(f"the profile lacks stage(s) {', '.join(missing)} of {self.id}")
-        return named
-
-    def _check_samples(self, stage: str, value: Samples) -> None:
-        n, k = self.roles[self._stage[stage].role], self._stage[stage].codec.width
-        if value.values.shape[2] not in (1, n) or value.values.shape[3] != k:
-            want = f"(S, B, {n}, {k})"
-            raise InvalidAction(
-                f"Samples of stage {stage!r} must have values of shape {want}, got {value.values.shape}"
-            )
-
-    def _clip_strategy(self, state: State, stage: str, value: Strategy) -> Strategy:
-        """Decisions of a point or a finite mixture moved into the stage's bounds, as ``commit`` would."""
-        if not isinstance(value, (Pure, Samples)):
-            return value
-        earlier = [s.name for s in self.stages[: [s.name for s in self.stages].index(stage)]]
-        here = state
-        for name in earlier:
-            if name not in here.decisions:
-                here = self.commit(here, name, self.presumed(here, name))
-        low, high = (self.backend.numpy(b) for b in self.bounds(here, stage))
-        codec = self._stage[stage].codec
-        given = value.decisions if isinstance(value, Pure) else value.values
-        clipped = np.clip(given, low, high)
-        if codec.discrete:
-            shape = (*clipped.shape[:-3], *np.broadcast_shapes(clipped.shape[-3:], low.shape))
-            clipped = codec.snap(np, np.broadcast_to(clipped, shape), low, high)
-        if isinstance(value, Pure):
-            return Pure(clipped)
-        return Samples(clipped, value.weights, joint=value.joint)
+        return boundary.resolve(self, state, profile)
 
     # -- solving ----------------------------------------------------------------------------------------------------
 
@@ -574,59 +470,11 @@ class Market:
             InvalidAction: Not a mapping, NaN or infinity, a wrong shape, a missing stage.
             UnknownName: A stage or role that does not exist.
         """
-        _check_mapping(profile)
-        named: dict[str, Any] = {}
-        for key, value in profile.items():
-            name = self.stage(key).name
-            if name in named:
-                raise InvalidAction(f"stage {name!r} is given twice")
-            named[name] = value
-        if not partial and len(named) < len(self.stages):
-            missing = [s.name for s in self.stages if s.name not in named]
-            raise InvalidAction(f"the profile lacks stage(s) {', '.join(missing)} of {self.id}")
-        return {name: self.check_decisions(state, name, value) for name, value in named.items()}
+        return boundary.check_profile(self, state, profile, partial)
 
     def check_decisions(self, state: State, stage: str, value: Any) -> Array:
         """One stage's decisions as an array (B, n, k) of the market's library; raises ``InvalidAction``."""
-        spec = self._stage[stage]
-        want = (self.batch(state), self.roles[spec.role], spec.codec.width)
-        xp = self.xp
-        if isinstance(value, Strategy):
-            if not isinstance(value, Pure):
-                kind = type(value).__name__
-                raise InvalidAction(
-                    f"stage {stage!r} is given a {kind}: draw from it, or use payoff and nash_conv for mixtures"
-                )
-            value = value.decisions
-        array = value
-        if not _is_array(xp, value, self.backend.dtype):
-            try:
-                given = np.asarray(to_numpy(value))
-                if given.dtype.kind not in "fiub":
-                    raise TypeError
-                array = self.backend.asarray(given.astype(np.float64))
-            except (TypeError, ValueError):
-                raise InvalidAction(
-                    f"decisions of stage {stage!r} must be real numbers of shape {want}, got {value!r}"
-                ) from None
-        shape = tuple(array.shape)
-        if shape != want:
-            if len(shape) == 2 and want[2] == 1 and shape[0] in (1, want[0]) and shape[1] == want[1]:
-                array = array[..., None]
-            elif len(shape) == 1 and want[2] == 1 and shape[0] == want[1] > 1:
-                array = array[None, :, None]  # one number per agent, the same in every market
-            elif not (shape == () or (len(shape) == 3 and shape[0] == 1 and shape[1:] == want[1:])):
-                raise InvalidAction(
-                    f"decisions of stage {stage!r} must have shape {want} (markets, agents, numbers), got {shape}"
-                )
-            array = xp.broadcast_to(array, want)
-        if not bool(xp.all(xp.isfinite(array))):
-            bad = np.argwhere(~np.isfinite(to_numpy(array)))[0]
-            agent = f"{spec.role}_{bad[1]}"
-            raise InvalidAction(
-                f"NaN or infinite decision of {agent} at stage {stage!r} in market {bad[0]}: decisions must be finite"
-            )
-        return array
+        return boundary.check_decisions(self, state, stage, value)
 
     # -- shells -----------------------------------------------------------------------------------------------------
 
@@ -672,79 +520,6 @@ class Market:
     def by_stage(self, items: Mapping[str, Any]) -> ByStage:
         """A mapping by stage name that also answers to single-stage roles."""
         return ByStage(items, self._alias)
-
-
-def _named(rule: Any, presume: bool) -> Any:
-    """A rule whose second argument, the stage, may also be a single-stage role; unknown names raise ``UnknownName``."""
-    if hasattr(rule, "__wrapped__"):
-        return rule
-
-    @functools.wraps(rule)
-    def call(self: Market, state: State, stage: str, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(state, State):
-            raise ResetNeeded(f"{rule.__name__} needs a state from reset(), got {type(state).__name__}")
-        if stage not in self._stage:
-            stage = self.stage(stage).name
-        if presume and len(state.decisions) < len(self.stages):
-            for earlier in self.stages:
-                if earlier.name == stage:
-                    break
-                if earlier.name not in state.decisions:
-                    state = self.commit(state, earlier.name, self.presumed(state, earlier.name))
-        return rule(self, state, stage, *args, **kwargs)
-
-    return call
-
-
-def _prefixed(rule: Any) -> Any:
-    """``respond`` with its prefix checked: the first stages, at least one, and at least one left to answer."""
-    if hasattr(rule, "__wrapped__"):
-        return rule
-
-    @functools.wraps(rule)
-    def call(self: Market, state: State, prefix: Mapping[str, Any]) -> Any:
-        _check_state(state)
-        _check_mapping(prefix)
-        names = [s.name for s in self.stages]
-        given = {self.stage(key).name for key in prefix}
-        if not given or len(given) == len(names) or given != set(names[: len(given)]):
-            want = " or ".join(repr(names[: k + 1]) for k in range(len(names) - 1)) or "no stage: it has only one"
-            raise InvalidAction(f"respond in {self.id} takes the decisions of {want}, got {sorted(given)}")
-        return rule(self, state, prefix)
-
-    return call
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
-
-
-def _check_state(state: Any) -> None:
-    if not isinstance(state, State):
-        raise ResetNeeded(f"a state from reset() is needed, got {type(state).__name__}")
-
-
-def _check_mapping(profile: Any) -> None:
-    if not isinstance(profile, Mapping):
-        raise InvalidAction(f"a profile maps stages or roles to decisions, got {type(profile).__name__}")
-
-
-def tree_map(function: Any, tree: Any) -> Any:
-    """Apply a function to every array of nested NamedTuples, tuples and dicts; None stays None."""
-    if tree is None:
-        return None
-    if isinstance(tree, dict):
-        return {k: tree_map(function, v) for k, v in tree.items()}
-    if isinstance(tree, tuple):
-        values = [tree_map(function, v) for v in tree]
-        return type(tree)(*values) if hasattr(tree, "_fields") else tuple(values)
-    return function(tree)
-
-
-def _is_array(xp: Any, value: Any, dtype: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return xp is np and value.dtype == dtype
-    return not isinstance(value, (int, float, list, tuple)) and getattr(value, "dtype", None) == dtype
 
 
 def _rebuild(cls: type[Market], params: Any, backend: Backend, id: str) -> Market:
