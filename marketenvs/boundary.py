@@ -76,7 +76,7 @@ def check_profile(market: Market, state: State, profile: Mapping[str, Any], part
     if not partial and len(named) < len(market.stages):
         missing = [s.name for s in market.stages if s.name not in named]
         raise InvalidAction(f"the profile lacks stage(s) {', '.join(missing)} of {market.id}")
-    return {name: check_decisions(market, state, name, value) for name, value in named.items()}
+    return {name: market.check_decisions(state, name, value) for name, value in named.items()}
 
 
 def check_decisions(market: Market, state: State, stage: str, value: Any) -> Array:
@@ -133,7 +133,7 @@ def resolve(market: Market, state: State, profile: Mapping[str, Any]) -> dict[st
         if isinstance(value, Samples):
             _check_samples(market, stage, value)
         elif isinstance(value, Pure) or not isinstance(value, Strategy):
-            value = Pure(market.backend.numpy(check_decisions(market, state, stage, value)))
+            value = Pure(market.backend.numpy(market.check_decisions(state, stage, value)))
         named[stage] = _clip_strategy(market, state, stage, value)
     missing = [s.name for s in market.stages if s.name not in named]
     if missing:
