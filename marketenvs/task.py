@@ -233,7 +233,7 @@ def build_task(definition: Definition, floors: bool = True) -> Task:
     scale_of_market = np.maximum(1.0, np.max(list(values.values()), axis=0))
     epsilon = float((solved.epsilon[kept] / scale_of_market).max())
     try:
-        optimum = float(np.mean(market.social_optimum(chosen).value))
+        optimum = _optimum(market, chosen, definition)
     except MarketEnvsError:
         optimum = None
     task = Task(
@@ -251,6 +251,25 @@ def build_task(definition: Definition, floors: bool = True) -> Task:
     if floors:
         task = dataclasses.replace(task, floors=scoring.floors(task))
     return dataclasses.replace(task, hash=content_hash(json.loads(json.dumps(task.to_json()))))
+
+
+def _optimum(market: Market, state: State, definition: Definition) -> float:
+    """Mean welfare at the social optimum: of the held-out states, or, for a team score, of the rounds that are scored (needs move)."""
+    from . import scoring
+    from .policy import Uniform
+
+    plan = definition.plan
+    if definition.track != "team":
+        return float(np.mean(market.social_optimum(state).value))
+    policies = {role: Uniform() for role in market.roles}
+    for k, role in enumerate(policies):
+        policies[role].start(market, role, market.batch(state), 7 * 1009 + k)
+    total = 0.0
+    for step in range(plan.warm_up + plan.rounds):
+        if step >= plan.warm_up:
+            total += float(np.mean(market.social_optimum(state).value)) / plan.rounds
+        state, _ = scoring.play_round(market, state, policies)
+    return total
 
 
 def _check_discount(definition: Definition, market: Market) -> None:
