@@ -8,6 +8,7 @@ import pytest
 
 import marketenvs
 from marketenvs import Pure, Samples, scoring
+from marketenvs.markets.two_tier_bidding.game import Game
 from marketenvs.markets.two_tier_bidding.tasks import QUICK, TASKS
 from marketenvs.policy import EquilibriumPolicy, Uniform
 from marketenvs.task import build_task
@@ -99,3 +100,38 @@ def test_task(name):
     if not definition.tripwire:
         assert task.floors["best_constant"] <= 0.8
         assert task.floors["myopic"] <= 0.95
+
+
+def _pool_cases():
+    for lower, payment, reward, control in product(
+        ("agents", "table"),
+        ("kelly", "posted", "efficient", "eq4", "eq4_literal"),
+        ("profit", "utility", "team"),
+        ("independent", "merged", "central"),
+    ):
+        if control != "merged" or lower == "agents":
+            yield lower, payment, reward, control
+
+
+@pytest.mark.parametrize("positions", ["rings", "random"])
+def test_tables_of_pool_payoffs_equal_the_rules(positions):
+    """Look-up by own blocks against the rules, profile by profile, for every payment, reward and control."""
+    rng = np.random.default_rng(0)
+    for lower, payment, reward, control in _pool_cases():
+        options = {"lower": lower, "payment": payment, "reward": reward, "control": control, "positions": positions}
+        market = marketenvs.make(
+            ID, preset="two_tier", n_operators=3, bid_levels=4, value_weight=(1.0, 2.0, 0.5), **options
+        )
+        state = market.reset(2, 2)
+        game = Game(market, state)
+        table = game.pool_payoffs({}).reshape(4, 4, 4, game.batch, -1)
+        levels = game.spread(game.pool())
+        for _ in range(6):
+            at = rng.integers(4, size=3)
+            bids = np.stack([levels[:, m, k] for m, k in enumerate(at)], 1)
+            bids = bids[:, None, :] if control == "central" else bids[..., None]
+            later = market.respond(state, {"bidding": bids}).on_path if lower == "agents" else {}
+            rules = market.payoff(state, {**later, "bidding": bids})
+            want = rules[market.stage("bidding").role]
+            got = np.broadcast_to(table[tuple(at)], want.shape)
+            np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12, err_msg=str(options))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...codecs import GridCodec
 from ...market import tree_map
-from . import literal, oracle, radio, settlement, slices
+from . import literal, oracle, radio, settlement, slices, tables
 from .parameters import JointPoolCodec, SplitCodec
 from .values import Values
 
@@ -91,20 +91,22 @@ class Game:
         """What operator m's slicer maximises, up to a constant.
 
         Args:
-            split: Candidates (A, 3), the same for everybody, or one split each, (B, M, 3).
+            split: Candidates (A, 3), the same for everybody, or splits of each operator, (B, M, 3) or (B, M, S, 3).
 
         Returns:
-            (B|1, M, A), or (B, M).
+            (B|1, M, A), (B, M) or (B, M, S).
         """
         if split.ndim == 2:
             return self._objective(lambda table, s: table[:, :, s, split[:, s]], split.sum(1))
-        rows = split.shape[:2]
+        if split.ndim == 3:
+            return self.split_objective(split[:, :, None])[..., 0]
+        row = np.arange(split.shape[0])[:, None, None]
+        own = np.arange(split.shape[1])[:, None]
 
         def pick(table: np.ndarray, s: int) -> np.ndarray:
-            wide = np.broadcast_to(table[:, :, s], (*rows, table.shape[-1]))
-            return np.take_along_axis(wide, split[:, :, s, None], -1)
+            return table[row % table.shape[0], own, s, split[..., s]]
 
-        return self._objective(pick, split.sum(-1)[..., None])[..., 0]
+        return self._objective(pick, split.sum(-1))
 
     def _objective(self, pick: Callable[[np.ndarray, int], np.ndarray], n: np.ndarray) -> np.ndarray:
         """`split_objective` at splits of n blocks, whose entries of a table ``pick`` looks up by service."""
@@ -154,7 +156,8 @@ class Game:
     def _kept(self, name: str, compute: Callable[[], Any]) -> Any:
         """Many solver calls ask about one and the same state: what is dear to compute is kept with the market."""
         t, kept = self.theta, self.market.__dict__.setdefault("_kept_by_solvers", {})
-        key = self.network.snr, self.network.rate, t.value_weight, t.rho, t.phi, self.state.history.price, self.batch
+        price = self.state.history.price if self.params.posting == "feedback" else t.price
+        key = self.network.snr, self.network.rate, t.value_weight, t.rho, t.phi, price, self.batch
         if name not in kept or not all(a is b for a, b in zip(kept[name][0], key, strict=True)):
             kept[name] = key, compute()
         return kept[name][1]
@@ -229,6 +232,14 @@ class Game:
     def _enumerate_pool(self, prefix: Mapping[str, np.ndarray]) -> np.ndarray:
         levels, m = self.pool(), self.operators
         index = np.indices((levels.shape[-1],) * m).reshape(m, -1)
+        if tables.offered(self.params):
+            found = tables.tabulate(self)
+            price = np.broadcast_to(self.market.prices(self.state, prefix), (self.batch, m))
+            rows = [
+                tables.payoffs(self, found, row, levels[row, np.arange(m)[:, None], index].T, price[row])
+                for row in range(self.batch)
+            ]
+            return np.stack(rows, axis=1)
         bids = np.stack([levels[:, i, index[i]].T for i in range(m)], -1)  # (P, B, M)
         shaped = bids[:, :, None, :] if self.params.control == "central" else bids[..., None]
         return self.payoffs(shaped, prefix)

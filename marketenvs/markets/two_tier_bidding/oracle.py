@@ -123,7 +123,7 @@ def settle(auction: Auction, bids: Array) -> Outcome:
     if auction.payment in ("kelly", "posted"):
         paid = auction.price * bids
     elif auction.payment == "efficient":
-        others = _others(bids)
+        others = others_of(bids)
         safe = np.where(others > 0, others, 1.0)
         paid = np.where(others > 0, auction.price * others * np.log1p(bids / safe), 0.0)
     elif auction.payment == "eq4":
@@ -199,7 +199,7 @@ def best_response(auction: Auction, bids: Array) -> Array:
     Where nobody else bids, any positive bid wins the whole band, so the floor is the best reply (a supremum, not
     attained, if the floor is 0 and bidding costs something: see `gains`).
     """
-    others = _others(bids)
+    others = others_of(bids)
     alone = others <= 0
     rival = np.where(alone, 1.0, others)
     if auction.payment == "eq4" or (auction.payment == "eq4_literal" and _cap_dominates(auction).all()):
@@ -222,7 +222,7 @@ def gains(auction: Auction, bids: Array, reply: Array | None = None) -> Array:
     Where nobody else bids, the supremum ``v(C)`` (the whole band for a vanishing bid) counts as the deviation.
     """
     reply = best_response(auction, bids) if reply is None else reply
-    others = _others(bids)
+    others = others_of(bids)
     current = settle(auction, bids).payoffs
     total = reply + others
     best = _own_payoff(auction, reply, others)
@@ -265,7 +265,7 @@ def feedback_price(bandwidths: Array, bandwidth: Array, scale: float = 1.0) -> A
     return scale * (1.0 - bandwidths / bandwidth)
 
 
-def _others(bids: Array) -> Array:
+def others_of(bids: Array) -> Array:
     """Sum of everybody else's bids, without the cancellation of ``total - own``."""
     before = np.cumsum(bids, -1) - bids
     after = np.cumsum(bids[..., ::-1], -1)[..., ::-1] - bids
@@ -285,7 +285,7 @@ def _cap_dominates(auction: Auction) -> NDArray[np.bool_]:
 
 def _search_reply(auction: Auction, bids: Array, points: int = 4001, rounds: int = 6) -> Array:
     """Best reply under ``eq4_literal`` by repeated grids over the own share: numeric, as v(1 - R s(1-s)) may dip."""
-    others = _others(bids)
+    others = others_of(bids)
     low_b, high_b = auction.floor, auction.cap
     low = low_b / np.maximum(low_b + others, 1e-300)
     high = high_b / np.maximum(high_b + others, 1e-300)

@@ -144,10 +144,9 @@ def _mixed_split(market: TwoTierBidding, state: State, strategies: Mapping[str, 
     _, blocks = game.market.allocate(game.state, game.market.bids(decisions))
     stage = market.stage("slicing")
     values, weights = _support(strategies["slicing"], (game.full, game.operators, stage.codec.width))
-    mean = np.zeros(blocks.shape)
-    for point, weight in zip(values, weights, strict=True):
-        split, _ = settlement.split_blocks(game.market, point, blocks)
-        mean += weight * game.split_objective(np.round(split).astype(int))
+    splits = [settlement.split_blocks(game.market, point, blocks)[0] for point in values]
+    paid = game.split_objective(np.round(np.stack(splits, axis=2)).astype(int))
+    mean = (np.moveaxis(weights, 0, 2) * paid).sum(-1)
     answer = _best_split(game, {**decisions, "slicing": game.slicing(blocks)})
     best = game.split_objective(np.round(game.split_of(blocks)).astype(int))
     gain = np.maximum(best - mean, 0.0)
