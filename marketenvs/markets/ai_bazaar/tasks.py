@@ -1,6 +1,7 @@
 """Tasks of AI-Bazaar, as their author writes them (``marketenvs suite build`` freezes them)."""
 
 from ...arrays import Uniform
+from ...params import Jump
 from ...task import Definition, Plan
 
 _CROWD = {
@@ -42,6 +43,25 @@ TASKS = (
         tests="the leader faces a new crowd; consumers answer any price",
         rounds=300_000,
     ),
+    # Every consumer's C_b and the block's R jump by a fifth every 40 rounds on average, and nobody is told (no observation shows them). Play is
+    # judged over ten consecutive rounds after twenty of warm-up: what is measured is how far a policy lags behind a moving equilibrium.
+    Definition(
+        "bazaar-drift",
+        "AIBazaar-v0",
+        "drawn",
+        {
+            **_CROWD,
+            "horizon": 200,
+            "drift": {
+                "business_value": Jump(1 / 40, 0.2, (55.0, 880.0)),
+                "block_reward": Jump(1 / 40, 0.2, (7_500.0, 120_000.0)),
+            },
+        },
+        title="values and rewards jump unannounced",
+        tests="tracking regret: nothing but play itself tells that the market has moved",
+        rounds=300_000,
+        plan=Plan(warm_up=20, rounds=10, prefixes=4),
+    ),
 )
 QUICK = ("bazaar-fixed", "bazaar-grid", "bazaar-drawn")
 QUICK_ALGORITHMS = {
@@ -59,3 +79,21 @@ QUICK_ALGORITHMS = {
     "q_learning": 10_000,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""
+
+SUITE_V1 = ("bazaar-drawn", "bazaar-drift", "bazaar-fixed")
+V1_ALGORITHMS = {
+    "random": None,
+    "equilibrium": None,
+    "best_constant": None,
+    "myopic": None,
+    "damped_best_response": None,
+    "fictitious_play": None,
+    "genetic": {"bazaar-fixed": 40_000},
+    "pb_marl": 20_000,
+    "pga_app": 20_000,
+    "giga_wolf": 20_000,
+    "minimax_q": 2_000,
+    "q_learning": 20_000,
+    "bandit": 20_000,
+}
+"""What ``marketenvs benchmark suite-v1`` runs here: algorithm -> budget in rounds (None: its own quick budget), or task -> budget."""
