@@ -246,11 +246,20 @@ def evaluate(
 def suite_build(
     suite: str,
     folder: Annotated[Path | None, typer.Option(help="Where to write; default: the package's own folder.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = os.cpu_count() or 1,
+    force: Annotated[bool, typer.Option(help="Build also what is known to be unchanged.")] = False,
 ) -> None:
-    """Freeze a suite's tasks from their definitions."""
-    from marketenvs_benchmarks import suites
+    """Freeze a suite's tasks from their definitions; a task that trivial play wins, or that is not certified, is refused."""
+    from marketenvs_benchmarks import building
 
-    suites.build(suite, folder, report=lambda text: console.print(text, highlight=False))
+    built = building.build(
+        suite, folder, lambda text: console.print(text, highlight=False, soft_wrap=True), workers, task, force
+    )
+    console.print(f"{len(built.written)} written, {len(built.kept)} unchanged", highlight=False)
+    if built.interrupted:
+        console.print("[yellow]interrupted: finished tasks are kept; run the same command again to go on[/]")
+        raise typer.Exit(130)
 
 
 @suite_app.command("list")

@@ -5,26 +5,26 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from marketenvs import markets
-from marketenvs.errors import UnknownName, nearest
-from marketenvs.task import Definition, build_task
+from marketenvs.task import Definition
 
 HERE = Path(__file__).parent
 
 
 def definitions() -> dict[str, Definition]:
     """Task name -> definition, from every room's ``tasks`` module."""
-    return {d.name: d for module in _rooms() for d in module.TASKS}
+    return {d.name: d for module in rooms() for d in module.TASKS}
 
 
 def suites() -> dict[str, tuple[str, ...]]:
     """Suite name -> task names, in order."""
-    rooms = _rooms()
-    quick = tuple(name for module in rooms for name in getattr(module, "QUICK", ()))
-    full = tuple(name for module in rooms for name in getattr(module, "SUITE_V1", ()))
+    found = rooms()
+    quick = tuple(name for module in found for name in getattr(module, "QUICK", ()))
+    full = tuple(name for module in found for name in getattr(module, "SUITE_V1", ()))
     return {"quick": quick} | ({"suite-v1": full} if full else {})
 
 
@@ -35,38 +35,34 @@ def quick_algorithms() -> dict[str, dict[str, int | None]]:
     """
     return {
         name: dict(module.QUICK_ALGORITHMS)
-        for module in _rooms()
+        for module in rooms()
         if hasattr(module, "QUICK_ALGORITHMS")
         for name in getattr(module, "QUICK", ())
     }
 
 
-def _rooms() -> list:
+def v1_algorithms() -> dict[str, dict[str, int | None]]:
+    """Task of suite-v1 -> algorithm -> rounds it gets in the reference results (None: the algorithm's own quick budget).
+
+    A room's ``V1_ALGORITHMS`` maps an algorithm to None, to rounds on all of its tasks, or to ``{task: rounds}``.
+    """
+    found: dict[str, dict[str, int | None]] = {}
+    for module in rooms():
+        table: Mapping[str, Any] = getattr(module, "V1_ALGORITHMS", {})
+        for task in getattr(module, "SUITE_V1", ()):
+            found[task] = {
+                name: budget[task] if isinstance(budget, Mapping) else budget
+                for name, budget in table.items()
+                if not isinstance(budget, Mapping) or task in budget
+            }
+    return found
+
+
+def rooms() -> list:
+    """Every room's ``tasks`` module."""
     found = []
     for info in pkgutil.iter_modules(markets.__path__):
         name = f"{markets.__name__}.{info.name}.tasks"
         if importlib.util.find_spec(name) is not None:
             found.append(importlib.import_module(name))
     return found
-
-
-def build(suite: str, folder: Path | None = None, report: Callable[[str], None] = lambda text: None) -> list[Path]:
-    """Freeze every task of a suite as a JSON file; files whose content is unchanged stay bit for bit the same.
-
-    Raises:
-        UnknownName: No such suite.
-    """
-    known = suites()
-    if suite not in known:
-        raise UnknownName(f"unknown suite {suite!r}; {nearest(suite, known)}")
-    folder = HERE / suite if folder is None else folder
-    folder.mkdir(parents=True, exist_ok=True)
-    everything = definitions()
-    written = []
-    for name in known[suite]:
-        report(f"building {name}")
-        task = build_task(everything[name])
-        task.save(folder / f"{name}.json")
-        report(f"{name}: hash {task.hash[:12]}, rejected {task.rejected}, floors {dict(task.floors)}")
-        written.append(folder / f"{name}.json")
-    return written
