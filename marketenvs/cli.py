@@ -207,6 +207,47 @@ def leaderboard(
 
 
 @app.command()
+def benchmark(
+    suite: Annotated[str, typer.Argument(help="Suite of tasks.")] = "suite-v1",
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
+    algorithm: Annotated[
+        list[str] | None, typer.Option(help="Run these of ours (default: all declared ones, none beside a learner).")
+    ] = None,
+    learner: Annotated[list[str] | None, typer.Option(help="Your algorithm: module:train or file.py:train.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per algorithm and task.")] = 10,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = os.cpu_count() or 1,
+    results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, one for each machine.")] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of every run that trains (default: declared, or the task's).")
+    ] = None,
+    curve: Annotated[int, typer.Option(min=0, help="Points of the learning curves.")] = 6,
+    keep_policies: Annotated[bool, typer.Option(help="Store the final policies beside the results.")] = False,
+    ray: Annotated[str | None, typer.Option(help="Run on Ray: local, auto or HOST:PORT of a cluster.")] = None,
+) -> None:
+    """Your learner beside the committed reference results, or (without one) the reference runs themselves."""
+    from marketenvs_benchmarks import benchmark as module
+
+    status = module.run(
+        console,
+        suite=suite,
+        tasks=task,
+        algorithms=algorithm,
+        learners=learner or [],
+        seeds=seeds,
+        workers=workers,
+        folder=results,
+        shard=shard,
+        budget=budget,
+        keep=keep_policies,
+        curve=curve,
+        ray=ray,
+    )
+    if status:
+        raise typer.Exit(status)
+
+
+@app.command()
 def train(
     name: Annotated[str, typer.Argument(metavar="TASK", help="A task, a task file, or a market id.")],
     learner: Annotated[str | None, typer.Option(help="Algorithm, or module:train.")] = None,

@@ -48,8 +48,14 @@ def run(
     )
     report = runs.Report(reused=reused)
     if jobs:
-        report = _with_progress(console, wanted, folder, workers, jobs, ray)
+        report = with_progress(console, wanted, folder, workers, jobs, ray)
     board = leaderboard.collect(suite, folder, wanted, left, loaded)
+    return show(console, board, folder, report, begun)
+
+
+def show(console: Any, board: leaderboard.Board, folder: Path, report: runs.Report, begun: float) -> int:
+    """Print the tables, write the page and the summary, and say how it went; returns the exit status."""
+    suite = board.suite
     tables.print_board(board, console)
     page = folder / suite / "leaderboard.html"
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +63,9 @@ def run(
     write_json(folder / suite / "summary.json", _summary(board))
     for label, error in report.failed.items():
         console.print(f"[red]failed:[/] {label}: {error}", highlight=False, soft_wrap=True)
-    console.print(f"{report.done} runs done, {reused} reused, {time.perf_counter() - begun:.0f} s", highlight=False)
+    console.print(
+        f"{report.done} runs done, {report.reused} reused, {time.perf_counter() - begun:.0f} s", highlight=False
+    )
     console.print(f"results: {folder / suite}", soft_wrap=True, highlight=False)
     console.print(f"page:    {page.resolve().as_uri()}", soft_wrap=True, highlight=False)
     if report.interrupted:
@@ -78,7 +86,7 @@ def _check_roles(policies: Sequence[str], tasks: dict[str, Any]) -> None:
         resolve_policy(where, role)
 
 
-def _with_progress(
+def with_progress(
     console: Any,
     wanted: Sequence[runs.Run],
     folder: Path,
@@ -86,6 +94,7 @@ def _with_progress(
     jobs: Sequence[runs.Job],
     ray: str | None = None,
 ) -> runs.Report:
+    """Do the jobs with a bar for each that is running."""
     columns = (
         TextColumn("{task.description}", table_column=None),
         BarColumn(),
@@ -131,6 +140,9 @@ def _summary(board: leaderboard.Board) -> dict[str, Any]:
                     "regret": dict(row.regret),
                     "nash_conv": list(row.nash_conv),
                     "kind": row.kind,
+                    "rounds_to_0.9": row.to_90,
+                    "area": None if row.area is None else [row.area.value, row.area.low, row.area.high],
+                    "extras": dict(row.extras),
                     "welfare": row.welfare,
                     "rounds": row.rounds,
                     "seconds": row.seconds,

@@ -6,7 +6,6 @@ installed, are shown with the committed reference results, marked "reference, no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +14,16 @@ from typing import Any
 from marketenvs_baselines import ALGORITHMS
 
 from marketenvs.errors import MarketEnvsError, UnknownName
-from marketenvs.task import Task, write_json
+from marketenvs.task import Task
 
-from . import runs, statistics, suites
+from . import reference, runs, statistics, suites
 from .runs import Run
 from .statistics import Interval
 
 SEEDS = 10
 CURVE = 8
 """Points of a learning curve in full runs; the quick suite scores only the final policies."""
-REFERENCE = Path(__file__).parent / "reference"
+REFERENCE, OLDER = "reference, not rerun", "reference of older code"
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Row:
         algorithm: Name.
         title: Name in tables.
         access: "observation", "model" or "oracle".
-        origin: "run here" or "reference, not rerun".
+        origin: "run here", or one of ``REFERENCE`` and ``OLDER``.
         runs: Number of runs (seeds).
         score: IQM of the mean score over roles, with its interval.
         worst: IQM of the least role's score.
@@ -68,6 +67,12 @@ class Row:
     role_scores: Mapping[str, float]
     panel: Mapping[str, Mapping[str, float | None]]
     """Role -> panel member -> mean score of the role track."""
+    to_90: str = "-"
+    """Median rounds to score 0.9; "> budget" where half of the runs never get there; "-" without a learning curve."""
+    area: Interval | None = None
+    """Area under the score curve over log rounds, in [-1, 1]; None without a curve."""
+    extras: Mapping[str, float] = field(default_factory=dict)
+    """What only some markets have: "collusion index", "stage score", ...: means over runs."""
 
 
 @dataclass
@@ -79,6 +84,11 @@ class Board:
     rows: dict[str, list[Row]] = field(default_factory=dict)
     missing: dict[str, dict[str, str]] = field(default_factory=dict)
     """Task -> algorithm -> why there is no result."""
+
+
+def declared(suite: str) -> dict[str, dict[str, int | None]]:
+    """Task -> algorithm -> rounds that the rooms declare for a suite; empty for suites without such a table."""
+    return {"quick": suites.quick_algorithms, "suite-v1": suites.v1_algorithms}.get(suite, dict)()
 
 
 def wanted_runs(
@@ -111,7 +121,7 @@ def wanted_runs(
                 raise UnknownName(f"suite {suite!r} has no task {name!r}; {nearest(name, loaded)}")
         loaded = {k: v for k, v in loaded.items() if k in tasks}
     names = list(algorithms) if algorithms is not None else list(ALGORITHMS)
-    chosen = suites.quick_algorithms() if suite == "quick" and algorithms is None and not full else {}
+    chosen = declared(suite) if algorithms is None and not full else {}
     out: list[Run] = []
     left: dict[str, dict[str, str]] = {}
     for task_name, (path, task) in loaded.items():
@@ -123,7 +133,7 @@ def wanted_runs(
             if reason is not None and algorithm.markets and market.id not in algorithm.markets:
                 continue  # made for another market
             if reason is None and name in names and quick is not None and name not in quick:
-                reason = "not part of the quick suite (--algorithm NAME runs it)"
+                reason = f"not part of the {suite} suite's table (--algorithm NAME runs it)"
             elif reason is None and algorithm.heavy and not full and algorithms is None:
                 reason = "too slow for this suite"
             if reason is not None:
@@ -174,7 +184,30 @@ def make_row(results: Sequence[Mapping[str, Any]], origin: str) -> Row:
         scores=scores,
         role_scores={role: statistics.iqm([e["scores"][role] for e in evaluations]) for role in roles},
         panel={role: _panel([r["roles"][role] for r in results]) for role in roles},
+        to_90=statistics.rounds_to([r["curve"] for r in results], 0.9),
+        area=statistics.curve_area([r["curve"] for r in results]),
+        extras=_extras(evaluations),
     )
+
+
+EXTRAS = {
+    "collusion index": lambda e: e["metrics"].get("collusion_index"),
+    "stage score": lambda e: e.get("extra", {}).get("stage_score"),
+    "stage regret": lambda e: _mean_of(e.get("extra", {}).get("stage_regret")),
+}
+"""Columns of some markets: (profit - Nash) / (joint monopoly - Nash), and the one-round score beside a dynamic one."""
+
+
+def _extras(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    found = {name: [get(e) for e in evaluations] for name, get in EXTRAS.items()}
+    return {name: statistics.iqm(values) for name, values in found.items() if all(v is not None for v in values)}
+
+
+def _mean_of(value: Any) -> float | None:
+    """A number as it is; the mean of numbers by role."""
+    if isinstance(value, Mapping):
+        return float(sum(value.values()) / len(value)) if value else None
+    return None if value is None else float(value)
 
 
 def _panel(found: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
@@ -188,7 +221,10 @@ def _panel(found: Sequence[Mapping[str, float | None]]) -> dict[str, float | Non
 def collect(
     suite: str, folder: Path, wanted: Sequence[Run], left: Mapping[str, Mapping[str, str]], tasks: dict[str, Task]
 ) -> Board:
-    """The board from finished results, and committed reference results for what is left out."""
+    """The board from finished results, and committed reference results for what has none.
+
+    A reference is also shown beside results made here if it is of another budget or code.
+    """
     board = Board(suite, tasks)
     grouped: dict[tuple[str, str], list[Run]] = {}
     for run in wanted:
@@ -204,40 +240,33 @@ def collect(
                 results.append(result)
         if results:
             board.rows.setdefault(task, []).append(make_row(results, "run here"))
-        else:
+        rows = reference_rows(suite, task, algorithm, tasks[task].hash)
+        same = {(r["run"]["budget"], r["run"]["code"]) for r in results}
+        board.rows.setdefault(task, []).extend(row for row, key in rows if key not in same)
+        if not results and not rows:
             board.missing.setdefault(task, {})[algorithm] = "not run"
     for task, reasons in left.items():
         for algorithm, reason in reasons.items():
-            reference = read_reference(suite, task, algorithm, tasks[task].hash)
-            if reference:
-                board.rows.setdefault(task, []).append(make_row(reference, "reference, not rerun"))
-            else:
+            rows = reference_rows(suite, task, algorithm, tasks[task].hash)
+            board.rows.setdefault(task, []).extend(row for row, _ in rows)
+            if not rows:
                 board.missing.setdefault(task, {})[algorithm] = reason
-    for rows in board.rows.values():
-        rows.sort(key=lambda r: -r.score.value)
+    for found in board.rows.values():
+        found.sort(key=lambda r: -r.score.value)
     return board
 
 
-def read_reference(suite: str, task: str, algorithm: str, task_hash: str) -> list[dict[str, Any]]:
-    """Committed results of an algorithm on exactly this task content; empty if there are none."""
-    path = REFERENCE / suite / task / f"{runs.safe_name(algorithm)}.json"
-    if not path.is_file():
+def reference_rows(suite: str, task: str, algorithm: str, task_hash: str) -> list[tuple[Row, tuple[int, str]]]:
+    """Rows of committed results, with their (budget, code); marked where the algorithm's source has changed since."""
+    results = reference.read(suite, task, algorithm, task_hash)
+    if not results:
         return []
-    data = json.loads(path.read_text())
-    return [r for r in data["results"] if r["run"]["task_hash"] == task_hash]
-
-
-def store_reference(suite: str, folder: Path) -> list[Path]:
-    """Collect a results folder into the committed reference files (one per task and algorithm)."""
-    written = []
-    for directory in sorted((folder / suite).glob("*/*")):
-        results = [r for p in sorted(directory.glob("seed-*.json")) if (r := runs.read_result(p)) is not None]
-        if results:
-            target = REFERENCE / suite / directory.parent.name / f"{directory.name}.json"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_json(target, {"results": sorted(results, key=lambda r: r["run"]["seed"])}, indent=None)
-            written.append(target)
-    return written
+    key = (results[0]["run"]["budget"], results[0]["run"]["code"])
+    try:
+        current = runs.code_of(algorithm) == key[1]
+    except MarketEnvsError:
+        current = False
+    return [(make_row(results, REFERENCE if current else OLDER), key)]
 
 
 def aggregate(board: Board) -> list[tuple[str, Interval, int]]:

@@ -18,7 +18,7 @@ import queue
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from marketenvs.errors import MarketEnvsError, UnknownName, nearest
+from marketenvs.errors import InvalidParameter, MarketEnvsError, NotOffered, UnknownName, nearest
 from marketenvs.task import Task, load_task, write_json
 
 RESULT_FORMAT = 1
@@ -47,10 +47,16 @@ class Run:
     """Hash of the algorithm's source and the package's version: a changed policy is trained and scored again."""
     curve: int = 0
     """Checkpoints at which the learning curve is scored (log-spaced); part of no key: a curve never changes the result."""
+    keep: bool = False
+    """Whether the final policies are stored beside the result (and what is scored is what was stored); part of no key."""
 
     def path(self, folder: Path) -> Path:
         """Where its result belongs."""
         return folder / self.suite / self.task / safe_name(self.algorithm) / f"seed-{self.seed}.json"
+
+    def policy_path(self, folder: Path) -> Path:
+        """Where its final policies belong, if they are kept."""
+        return self.path(folder).with_suffix(".policy")
 
 
 def safe_name(name: str) -> str:
@@ -222,10 +228,11 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
     seconds = (time.perf_counter() - begun - scoring_seconds) / len(job.runs)
     written = []
     for run, trained, points in zip(job.runs, policies, curve, strict=True):
-        found = evaluate(task, trained, seed=run.seed)
-        roles = {role: evaluate_role(task, role, policy, seed=run.seed) for role, policy in trained.items()}
         path = run.path(Path(folder))
         path.parent.mkdir(parents=True, exist_ok=True)
+        trained, stored = _keep(run, trained, task, Path(folder)) if run.keep else (trained, None)
+        found = evaluate(task, trained, seed=run.seed)
+        roles = {role: evaluate_role(task, role, policy, seed=run.seed) for role, policy in trained.items()}
         content = {
             "format": RESULT_FORMAT,
             "run": {k: getattr(run, k) for k in ("suite", "task", *KEY)},
@@ -235,6 +242,7 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
             "curve": [*points, [run.budget, seconds, found.score]],
             "evaluation": found.to_json(),
             "roles": roles,
+            "policy": stored,
             "provenance": provenance(),
         }
         write_json(path, content)
@@ -242,6 +250,23 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
     if progress is not None:
         progress.put((job.label, 1.0))
     return written
+
+
+def _keep(run: Run, policies: Any, task: Task, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Store the final policies and read them back, so that what is scored is exactly what is stored.
+
+    Returns:
+        The policies as read back (or as they were, where they cannot be stored), and what the result says about it.
+    """
+    from marketenvs_baselines.store import load_policy, save_policy
+
+    place = run.policy_path(folder)
+    about = {k: getattr(run, k) for k in ("suite", "algorithm", "seed", "budget", "code")}
+    try:
+        save_policy(place, policies, task, about)
+        return load_policy(place, task.make_market()), {"stored": place.name}
+    except NotOffered as error:
+        return policies, {"stored": None, "why": str(error)}
 
 
 def _checkpoints(budget: int, count: int) -> list[int]:
@@ -268,7 +293,8 @@ def plan_runs(runs: Sequence[Run], folder: Path) -> tuple[list[Run], int, list[s
     todo, reused, damaged = [], 0, []
     for run in runs:
         try:
-            done = read_result(run.path(folder), run) is not None
+            found = read_result(run.path(folder), run)
+            done = found is not None and not (run.keep and _lacks_policy(found, run, folder))
         except MarketEnvsError as error:
             damaged.append(str(error))
             done = False
@@ -277,6 +303,28 @@ def plan_runs(runs: Sequence[Run], folder: Path) -> tuple[list[Run], int, list[s
         else:
             todo.append(run)
     return todo, reused, damaged
+
+
+def _lacks_policy(found: Mapping[str, Any], run: Run, folder: Path) -> bool:
+    """Whether a finished run was done without keeping its policies, or they are gone."""
+    kept = found.get("policy")
+    return not kept or bool(kept["stored"] and not (run.policy_path(folder) / "policy.json").is_file())
+
+
+def take_shard(runs: Sequence[Run], shard: str | None) -> list[Run]:
+    """The part of the runs that one of several machines does: "2/4" is the second of four; None is all.
+
+    Every job is in exactly one shard, whatever is finished where, so that the shards' results folders together are the whole.
+
+    Raises:
+        InvalidParameter: Not of the form "i/n" with 1 <= i <= n.
+    """
+    if shard is None:
+        return list(runs)
+    part, _, whole = shard.partition("/")
+    if not (part.isdigit() and whole.isdigit() and 1 <= int(part) <= int(whole)):
+        raise InvalidParameter(f"a shard is written i/n with 1 <= i <= n, such as 1/4, got {shard!r}")
+    return [run for job in make_jobs(runs)[int(part) - 1 :: int(whole)] for run in job.runs]
 
 
 def make_jobs(runs: Sequence[Run]) -> list[Job]:
@@ -362,5 +410,8 @@ def load_suite(name: str) -> dict[str, tuple[Path, Task]]:
     """Task name -> (file, task) of a shipped suite, in the suite's order."""
     from marketenvs.task import suite_folder
 
-    paths = sorted(suite_folder(name).glob("*.json"))
+    from . import suites
+
+    order = {task: k for k, task in enumerate(suites.suites().get(name, ()))}
+    paths = sorted(suite_folder(name).glob("*.json"), key=lambda p: (order.get(p.stem, len(order)), p.stem))
     return {p.stem: (p, load_task(p)) for p in paths}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .leaderboard import Board, Row, aggregate
+from .leaderboard import EXTRAS, OLDER, REFERENCE, Board, Row, aggregate
 
 HEADINGS = (
     "algorithm",
@@ -16,30 +16,46 @@ HEADINGS = (
     "digits",
     "NashConv [lower, upper]",
     "regret per role",
+    "kind",
     "welfare",
     "rounds",
+    "to 0.9",
+    "area",
     "s/run",
     "runs",
 )
 
 
-def cells(row: Row) -> list[str]:
-    """One row as text, in the order of ``HEADINGS``."""
+def headings(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Columns of a task's table: the common ones, and those that only its market has."""
+    return (*HEADINGS, *extra_columns(rows))
+
+
+def extra_columns(rows: Sequence[Row]) -> list[str]:
+    """Columns of what only some markets have, if any row has it."""
+    return [name for name in EXTRAS if any(name in row.extras for row in rows)]
+
+
+def cells(row: Row, extras: Sequence[str] = ()) -> list[str]:
+    """One row as text, in the order of ``HEADINGS`` and then of ``extras``."""
     low, high = row.nash_conv
     regret = ", ".join(f"{role} {_short(value)}" for role, value in row.regret.items())
     note = "" if row.access == "observation" else f" ({row.access})"
-    marked = " *" if row.origin != "run here" else ""
     return [
-        row.title + note + marked,
+        row.title + note + {REFERENCE: " *", OLDER: " **"}.get(row.origin, ""),
         row.score.text(),
         f"{row.worst:.3f}",
         f"{row.digits:.1f}",
         f"[{_short(low)}, {_short(high) if high is not None else '-'}]",
         regret,
+        row.kind,
         "-" if row.welfare is None else f"{row.welfare:.3f}",
         f"{row.rounds:,}",
+        row.to_90,
+        "-" if row.area is None else f"{row.area.value:.3f}",
         f"{row.seconds:.1f}",
         str(row.runs),
+        *(f"{row.extras[name]:.3f}" if name in row.extras else "-" for name in extras),
     ]
 
 
@@ -76,7 +92,7 @@ def role_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The role track of one task: headings and lines, best mean first (IQM over runs; "-" where undefined)."""
     members = [m for m in next(iter(rows[0].panel.values())) if m != "mean"]
     lines = [
-        (row.panel[role]["mean"], [role, row.title, *(_score(row.panel[role][m]) for m in ("mean", *members))])
+        (row.panel[role]["mean"], [role, row.title, *(_score(row.panel[role].get(m)) for m in ("mean", *members))])
         for row in rows
         for role in row.panel
     ]
@@ -89,38 +105,47 @@ def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def in_order(board: Board) -> list[str]:
+    """Tasks as they are shown: the tripwires apart, last."""
+    return sorted(board.tasks, key=lambda task: board.tasks[task].definition.tripwire)
+
+
 def print_board(board: Board, console: Any) -> None:
     """Tables on a rich console."""
     from rich.table import Table
 
-    for task in board.tasks:
+    apart = False
+    for task in in_order(board):
         rows = board.rows.get(task, [])
+        if board.tasks[task].definition.tripwire and not apart:
+            console.rule("Tripwires: a learner below 0.9 here is broken; not aggregated", align="left")
+            apart = True
         table = Table(
-            title=f"{task}: {board.tasks[task].definition.title}  [profile track]",
+            title=f"{task}: {board.tasks[task].definition.title}  ({board.tasks[task].definition.track} track)",
             title_justify="left",
             caption=floors_line(board, task),
         )
         table.caption_justify = "left"
-        for k, heading in enumerate(HEADINGS):
+        for k, heading in enumerate(headings(rows)):
             table.add_column(heading, justify="left" if k in (0, 5) else "right", overflow="fold")
         for row in rows:
-            table.add_row(*cells(row))
+            table.add_row(*cells(row, extra_columns(rows)))
         console.print(table)
         if rows:
-            headings, lines = role_table(rows)
+            names, lines = role_table(rows)
             table = Table(
-                title=f"{task}  [role track: one agent against the frozen panel; 0 uniform play, 1 best reply]",
+                title=f"{task}  (role track: one agent against the frozen panel; 0 uniform play, 1 best reply)",
                 title_justify="left",
             )
-            for k, heading in enumerate(headings):
+            for k, heading in enumerate(names):
                 table.add_column(heading, justify="left" if k == 0 else "right")
             for line in lines:
                 table.add_row(*line)
             console.print(table)
-        for reason, names in without_result(board, task).items():
-            console.print(f"  -  {', '.join(names)}: {reason}", style="dim", highlight=False)
-    if any(r.origin != "run here" for rows in board.rows.values() for r in rows):
-        console.print("*  reference, not rerun: committed results on the same task content", style="dim")
+        for reason, left in without_result(board, task).items():
+            console.print(f"  -  {', '.join(left)}: {reason}", style="dim", highlight=False)
+    for text in footnotes(board):
+        console.print(text, style="dim", highlight=False)
     total = aggregate(board)
     if total:
         table = Table(title="All aggregated tasks (algorithms with every cell)", title_justify="left")
@@ -129,6 +154,16 @@ def print_board(board: Board, console: Any) -> None:
         for title, value, count in total:
             table.add_row(title, value.text(), str(count))
         console.print(table)
+
+
+def footnotes(board: Board) -> list[str]:
+    """What the marks of the rows mean, as far as they occur."""
+    seen = {row.origin for rows in board.rows.values() for row in rows}
+    notes = {
+        REFERENCE: "*  reference, not rerun: committed results on the same task content",
+        OLDER: "**  reference of older code: committed results on the same task content; the algorithm's file has changed since",
+    }
+    return [text for origin, text in notes.items() if origin in seen]
 
 
 _STYLE = """
@@ -155,22 +190,22 @@ def page(board: Board, provenance: dict[str, Any]) -> str:
         "Regret is what an agent could still gain by deviating alone, in payoff units. Policies are judged on held-out markets; follower policies "
         "also at earlier decisions that play does not lead to. Bars show [0, 1].</p>",
     ]
-    for task, content in board.tasks.items():
-        rows = board.rows.get(task, [])
+    for task in in_order(board):
+        content, rows = board.tasks[task], board.rows.get(task, [])
         body.append(f"<h2 id='{esc(task)}'>{esc(task)} <span class=note>{esc(content.definition.title)}</span></h2>")
         body.append(
             f"<p class=note>{esc(content.definition.tests)}. {esc(floors_line(board, task))}</p><div class=scroll><table><tr>"
         )
-        body.append("".join(f"<th>{esc(h)}</th>" for h in HEADINGS) + "</tr>")
+        body.append("".join(f"<th>{esc(h)}</th>" for h in headings(rows)) + "</tr>")
         for row in rows:
-            body.append(_html_row(row))
+            body.append(_html_row(row, extra_columns(rows)))
         body.append("</table></div>")
         if rows:
-            headings, lines = role_table(rows)
+            names, lines = role_table(rows)
             body.append(
                 "<details><summary class=note>role track: one agent against the frozen panel (0 uniform play, 1 best reply)</summary><table><tr>"
             )
-            body.append("".join(f"<th>{esc(h)}</th>" for h in headings) + "</tr>")
+            body.append("".join(f"<th>{esc(h)}</th>" for h in names) + "</tr>")
             body += ["<tr>" + "".join(f"<td>{esc(c)}</td>" for c in line) + "</tr>" for line in lines]
             body.append("</table></details>")
         reasons = without_result(board, task)
@@ -193,9 +228,9 @@ def page(board: Board, provenance: dict[str, Any]) -> str:
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>\n"
 
 
-def _html_row(row: Row) -> str:
+def _html_row(row: Row, extras: Sequence[str]) -> str:
     esc = html.escape
-    values = cells(row)
+    values = cells(row, extras)
     tags = "" if row.access == "observation" else f" <span class=tag>{esc(row.access)}</span>"
     tags += "" if row.origin == "run here" else f" <span class=tag>{esc(row.origin)}</span>"
 
