@@ -1,9 +1,10 @@
 """RLlib's PPO, APPO, IMPALA, DQN and SAC (new API stack) on every role of a market at once.
 
-All roles learn from the same rounds, one module per stage, shared by the stage's agents. Markets are stepped as one
+All roles learn from the same rounds, with one module per stage that its agents share (``policies="role"``) or one for
+every agent (``policies="agent"``). Markets are stepped as one
 batch by ``marketenvs.rllib.MarketEnvRunner``; by default in this process (``env_runners=0``). Rewards are divided by the
-task's constants. What comes back are :class:`~marketenvs_baselines.network.NetworkPolicy` objects: they play without Ray
-or torch.
+task's constants. What comes back are :class:`~marketenvs_baselines.network.NetworkPolicy` objects (with a policy per agent
+:class:`~marketenvs_baselines.agent_networks.AgentNetworkPolicy`): they play without Ray or torch.
 
 A run is cut into segments (see ``checkpoints``): with ``checkpoint=FOLDER`` a killed run goes on from its last one, and
 ends as an uninterrupted run would. APPO and IMPALA learn in a thread of their own, beside the sampling: they resume
@@ -25,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from marketenvs.errors import InvalidParameter, NotOffered
-from marketenvs.market import Market
+from marketenvs.errors import InvalidParameter, NotOffered, UnknownName, nearest
+from marketenvs.market import Market, Stage
 
+from .agent_networks import AgentNetworkPolicy, AgentNetworks
 from .checkpoints import Segments, Settled
 from .network import Network, NetworkPolicy
 from .registry import Algorithm
@@ -35,6 +37,8 @@ from .run import Policies, Report
 
 ENVIRONMENT = "marketenvs/task"
 BUFFER = "replay_buffer.pkl"
+SHARING = ("role", "agent")
+"""Who shares a network: all agents of a role (in each of its stages), or nobody."""
 KINDS = {
     "PPO": "J. Schulman et al., arXiv:1707.06347",
     "APPO": "M. Luo et al., arXiv:1912.00167",
@@ -140,6 +144,7 @@ def build_config(
     settings: Mapping[str, Any] | None = None,
     env_runners: int = 0,
     reward_scale: Mapping[str, float] | None = None,
+    policies: str = "role",
 ) -> Any:
     """RLlib's configuration of an algorithm on a market: for ``build_algo()``, for Tune, or to be changed further.
 
@@ -153,9 +158,12 @@ def build_config(
         settings: Keyword arguments of ``config.training`` that replace defaults.
         env_runners: Remote env runners; 0 samples in this process.
         reward_scale: Role -> constant that its rewards are divided by.
+        policies: "role": the agents of a stage share a module, named after the stage; "agent": each has its own, named
+            ``role_i`` (``role_i.stage`` where the role has several stages).
 
     Raises:
         NotOffered: The algorithm cannot play the market.
+        UnknownName: ``policies`` is neither.
     """
     from gymnasium import spaces
     from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -174,8 +182,9 @@ def build_config(
         MaskedPPOModule,
     )
     from marketenvs.shells.game import Game
-    from marketenvs.shells.rllib_native import stage_spaces
+    from marketenvs.shells.rllib_native import stage_agents, stage_spaces
 
+    check_sharing(policies)
     reason = why_not(kind, market)
     if reason is not None:
         raise NotOffered(reason)
@@ -190,17 +199,21 @@ def build_config(
     specs = {}
     for stage in market.stages:
         seen, action = stage_spaces(game, stage)
-        specs[stage.name] = RLModuleSpec(
-            module_class=masked[kind] if game.masked[stage.name] else None,
-            observation_space=seen,
-            action_space=action,
-            model_config=DefaultModelConfig(
-                fcnet_hiddens=list(hidden),
-                fcnet_activation="tanh",
-                vf_share_layers=False,
-                free_log_std=kind not in ("DQN", "SAC") and isinstance(action, spaces.Box),
-            ),
-        )
+        for agent in stage_agents(market, stage):
+            name = module_of_agent(market.stages_of, policies, agent)
+            if name in specs:
+                continue
+            specs[name] = RLModuleSpec(
+                module_class=masked[kind] if game.masked[stage.name] else None,
+                observation_space=seen,
+                action_space=action,
+                model_config=DefaultModelConfig(
+                    fcnet_hiddens=list(hidden),
+                    fcnet_activation="tanh",
+                    vf_share_layers=False,
+                    free_log_std=kind not in ("DQN", "SAC") and isinstance(action, spaces.Box),
+                ),
+            )
     steps = rounds * len(market.stages)
     if kind in ("PPO", "APPO", "IMPALA"):
         given.setdefault("train_batch_size_per_learner", markets * steps * max(1, env_runners))
@@ -214,7 +227,7 @@ def build_config(
     config.learners(num_learners=0)
     config.multi_agent(
         policies={name: (None, spec.observation_space, spec.action_space, {}) for name, spec in specs.items()},
-        policy_mapping_fn=functools.partial(stage_of_agent, market.stages_of),
+        policy_mapping_fn=functools.partial(module_of_agent, market.stages_of, policies),
     )
     config.training(**given)
     config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
@@ -223,10 +236,23 @@ def build_config(
     return config
 
 
+def check_sharing(policies: str) -> None:
+    """Raise ``UnknownName`` unless ``policies`` is "role" or "agent"."""
+    if policies not in SHARING:
+        raise UnknownName(f"policies must be 'role' or 'agent', got {policies!r}; {nearest(str(policies), SHARING)}")
+
+
 def stage_of_agent(stages_of: Mapping[str, Any], agent: str, episode: Any = None, **kwargs: Any) -> str:
-    """The stage, and so the module, that an agent of ``MarketEnvRunner`` plays: ``role_i`` or ``role_i/stage``."""
+    """The stage that an agent of ``MarketEnvRunner`` plays: ``role_i`` or ``role_i/stage``."""
     name, _, stage = agent.partition("/")
     return stage or stages_of[name.rpartition("_")[0]][0]
+
+
+def module_of_agent(stages_of: Mapping[str, Any], policies: str, agent: str, episode: Any = None, **kwargs: Any) -> str:
+    """The module that an agent of ``MarketEnvRunner`` plays, where ``policies`` says who shares one."""
+    if policies == "role":
+        return stage_of_agent(stages_of, agent)
+    return agent.replace("/", ".")  # modules are folders of a checkpoint
 
 
 def build(config: Any) -> Any:
@@ -285,20 +311,40 @@ def network_of(module: Any, stochastic: bool | None = None) -> Network:
 
 
 def policies_of(algorithm: Any, market: Market, stochastic: bool | None = None) -> Policies:
-    """The roles' policies as an RLlib algorithm has learned them, or as one of its checkpoints (a path) holds them."""
+    """The roles' policies as an RLlib algorithm has learned them, or as one of its checkpoints (a path) holds them.
+
+    Modules may be of whole roles or of single agents, as :func:`build_config` names them.
+    """
     if isinstance(algorithm, (str, os.PathLike)):
         from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 
         path = Path(algorithm) / "learner_group" / "learner" / "rl_module"
         modules = MultiRLModule.from_checkpoint(str(path.resolve()))
-        return {
-            role: NetworkPolicy({name: network_of(modules[name], stochastic) for name in names})
-            for role, names in market.stages_of.items()
-        }
-    return {
-        role: NetworkPolicy({name: network_of(algorithm.get_module(name), stochastic) for name in names})
-        for role, names in market.stages_of.items()
-    }
+        found: Callable[[str], Any] = modules.get
+    else:
+        found = algorithm.get_module
+    out: Policies = {}
+    for role in market.roles:
+        stages = [s for s in market.stages if s.role == role]
+        shared = {s.name: found(s.name) for s in stages}
+        if all(module is not None for module in shared.values()):
+            out[role] = NetworkPolicy({name: network_of(module, stochastic) for name, module in shared.items()})
+        else:
+            out[role] = AgentNetworkPolicy({s.name: _agents_of(found, market, s, stochastic) for s in stages})
+    return out
+
+
+def _agents_of(found: Callable[[str], Any], market: Market, stage: Stage, stochastic: bool | None) -> AgentNetworks:
+    """The networks of a stage's agents, each a module of its own."""
+    from marketenvs.shells.rllib_native import stage_agents
+
+    names = [module_of_agent(market.stages_of, "agent", agent) for agent in stage_agents(market, stage)]
+    modules = [found(name) for name in names]
+    if None in modules:
+        raise InvalidParameter(
+            f"there is neither a module {stage.name!r} nor one for each agent ({names[modules.index(None)]!r} is missing)"
+        )
+    return AgentNetworks.stack([network_of(module, stochastic) for module in modules])
 
 
 def score_callback(task: Any, every: int = 10) -> Callable[..., None]:
@@ -338,6 +384,7 @@ def train_rllib(
     checkpoint: str | os.PathLike[str] | None = None,
     every: int | None = None,
     patience: int | None = None,
+    policies: str = "role",
 ) -> Policies:
     """Train an RLlib algorithm on all roles of a task.
 
@@ -355,16 +402,19 @@ def train_rllib(
         checkpoint: Folder from which a killed run goes on; None keeps nothing.
         every: Market rounds of a segment; default: a quarter of the budget.
         patience: Stop when the policies have not moved for so many segments (see ``checkpoints.Settled``).
+        policies: "role" or "agent": who shares a network; see :func:`build_config`.
 
     Returns:
         Role -> policy.
     """
     import torch
 
+    check_sharing(policies)
     market = task.make_market()
     every = max(1, -(-budget // 4)) if every is None else every
     key = {"algorithm": f"rllib:{kind}", "task": getattr(task, "hash", task.name), "markets": markets, "rounds": rounds}
     key = {**key, "hidden": list(hidden), "settings": repr(sorted((settings or {}).items())), "runners": env_runners}
+    key = {**key, "policies": policies}
     settled = Settled(market, patience)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small networks: a second thread costs more than it gives
@@ -389,6 +439,7 @@ def train_rllib(
                         settings=settings,
                         env_runners=env_runners,
                         reward_scale=getattr(task, "scale", None),
+                        policies=policies,
                     )
                     algorithm = build(config)
                     try:
@@ -397,8 +448,7 @@ def train_rllib(
                             settled.load(segment.restore)
                         _seed_all(segment.seed)
                         _learn(algorithm, market, segment.last, budget, report)
-                        policies = policies_of(algorithm, market)
-                        stop = settled(policies)
+                        stop = settled(policies_of(algorithm, market))
                         segment.commit(functools.partial(_save, algorithm, settled), stop)
                     finally:
                         algorithm.stop()
@@ -466,6 +516,7 @@ def _trainer(kind: str) -> Callable[..., Policies]:
         checkpoint: str | os.PathLike[str] | None = None,
         every: int | None = None,
         patience: int | None = None,
+        policies: str = "role",
     ) -> Policies:
         return train_rllib(
             kind,
@@ -481,6 +532,7 @@ def _trainer(kind: str) -> Callable[..., Policies]:
             checkpoint=checkpoint,
             every=every,
             patience=patience,
+            policies=policies,
         )
 
     train.__doc__ = f"RLlib's {kind} on all roles; see :func:`train_rllib`."

@@ -13,6 +13,7 @@ from marketenvs_baselines import ALGORITHMS, resolve
 from marketenvs_baselines.store import load_policy, save_policy
 
 import marketenvs
+from marketenvs import UnknownName
 from marketenvs.scoring import evaluate
 
 from .cases import small_task
@@ -164,6 +165,60 @@ def test_scores_go_into_results_and_checkpoints_become_policies(cluster, tmp_pat
         assert evaluate(task, loaded).score == found["score"]
     finally:
         algorithm.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "id", "preset"),
+    [
+        ("PPO", "AIBazaar-v0", "drawn"),
+        ("PPO", "CoalitionTrading-v0", "labels"),
+        ("DQN", "TwoTierBidding-v0", "two_tier"),
+        ("SAC", "FederatedSlicing-v0", "reduced"),
+    ],
+)
+def test_a_policy_for_every_agent(cluster, kind, id, preset, tmp_path):
+    """Each agent has its own module, learns its own weights, and plays them after saving, from memory and checkpoint."""
+    task = small_task(id, preset)
+    market = task.make_market()
+    settings = {} if kind in GRADIENT else {"num_steps_sampled_before_learning_starts": 16}
+    config = trainers.build_config(kind, market, seed=0, settings=settings, policies="agent", **small(kind))
+    several = {r: len(s) > 1 for r, s in market.stages_of.items()}
+    names = {
+        f"{s.role}_{i}" + (f".{s.name}" if several[s.role] else "")
+        for s in market.stages
+        for i in range(market.roles[s.role])
+    }
+    assert set(config.policies) == names
+    algorithm = trainers.build(config)
+    try:
+        before = trainers.policies_of(algorithm, market)
+        for _ in range(3):
+            algorithm.train()
+        trained = trainers.policies_of(algorithm, market)
+        for role, policy in trained.items():
+            for name, network in policy.networks.items():
+                assert network.agents == market.roles[role]
+                # the output layer of an actor always learns; agents end with different ones
+                weights = network.layers[-1][0]
+                assert not np.array_equal(weights, before[role].networks[name].layers[-1][0])
+                assert all(not np.array_equal(weights[0], w) for w in weights[1:])
+                module = algorithm.get_module(f"{role}_0.{name}" if several[role] else f"{role}_0")
+                np.testing.assert_array_equal(weights[0], trainers.network_of(module).layers[-1][0])
+        score = evaluate(task, trained, seed=0).score
+        path = algorithm.save_to_path(str(tmp_path / "checkpoint"))
+        assert evaluate(task, trainers.policies_of(path, market), seed=0).score == score
+        save_policy(tmp_path / "p", trained, task)
+        assert evaluate(task, load_policy(tmp_path / "p", market), seed=0).score == score
+    finally:
+        algorithm.stop()
+
+
+def test_who_shares_a_network_is_checked_before_anything_is_trained():
+    with pytest.raises(UnknownName, match="agent"):
+        trainers.train_rllib("PPO", small_task(), 0, 10, policies="agents")
+    with pytest.raises(UnknownName, match="'role' or 'agent'"):
+        trainers.build_config("PPO", marketenvs.make("AIBazaar-v0"), seed=0, policies="everybody")
 
 
 @pytest.mark.slow
