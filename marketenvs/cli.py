@@ -1,4 +1,4 @@
-"""The command ``marketenvs``: list, describe, play, train, evaluate, leaderboard, suite, reproduce, throughput, new."""
+"""The command ``marketenvs``: list, describe, play, train, evaluate, leaderboard, benchmark, compare, crossplay, cite, suite, reproduce, ..."""
 
 from __future__ import annotations
 
@@ -245,6 +245,40 @@ def benchmark(
     )
     if status:
         raise typer.Exit(status)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders.")],
+    form: Annotated[str, typer.Option("--format", help="text, markdown or csv.")] = "text",
+    out: Annotated[Path | None, typer.Option(help="Write Markdown or CSV to this file.")] = None,
+    reference: Annotated[bool, typer.Option(help="The committed reference results as a further column.")] = False,
+) -> None:
+    """Tables of several results folders side by side; "-" where a folder has nothing."""
+    from marketenvs_benchmarks import compare as module
+
+    module.run(console, folders, form, out, reference)
+
+
+@app.command()
+def crossplay(
+    folder: Annotated[Path, typer.Argument(help="Results of marketenvs benchmark --keep-policies.")],
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
+    algorithm: Annotated[list[str] | None, typer.Option(help="Only these algorithms.")] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="At most so many runs of each.")] = 10,
+) -> None:
+    """Policies of different seeds against each other: a matrix of scores."""
+    from marketenvs_benchmarks import crossplay as module
+
+    module.run(console, folder, task, algorithm, seeds)
+
+
+@app.command()
+def cite(name: Annotated[str, typer.Argument(metavar="TASK", help="A task, or a market id.")]) -> None:
+    """What to cite, as BibTeX: the suite, the market's paper, the exact task."""
+    from marketenvs_benchmarks import cite as module
+
+    print(module.cite(name))
 
 
 @app.command()
