@@ -256,6 +256,25 @@ def collect(
     return board
 
 
+def reference_board(suite: str) -> tuple[Board, dict[str, float]]:
+    """The board of the committed reference results alone, and what they cost: "cells", "runs" and "hours" of one core."""
+    from . import benchmark
+
+    _, left, tasks = benchmark.plan(suite, algorithms=[])
+    left = {
+        t: {n: benchmark.NOT_DECLARED if why == "not asked for" else why for n, why in r.items()}
+        for t, r in left.items()
+    }
+    board = collect(suite, Path(), [], left, tasks)
+    cost = {"cells": 0.0, "runs": 0.0, "hours": 0.0}
+    for task, algorithm in reference.cells(suite):
+        results = reference.read(suite, task, algorithm, tasks[task].hash) if task in tasks else []
+        cost["cells"] += bool(results)
+        cost["runs"] += len(results)
+        cost["hours"] += sum(r.get("seconds", r["training_seconds"]) for r in results) / 3600
+    return board, cost
+
+
 def reference_rows(suite: str, task: str, algorithm: str, task_hash: str) -> list[tuple[Row, tuple[int, str]]]:
     """Rows of committed results, with their (budget, code); marked where the algorithm's source has changed since."""
     results = reference.read(suite, task, algorithm, task_hash)

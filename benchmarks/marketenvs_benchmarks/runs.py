@@ -226,8 +226,10 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
 
     policies = algorithm.run(task, [r.seed for r in job.runs], first.budget, report)
     seconds = (time.perf_counter() - begun - scoring_seconds) / len(job.runs)
+    share = (time.perf_counter() - begun) / len(job.runs)
     written = []
     for run, trained, points in zip(job.runs, policies, curve, strict=True):
+        scoring = time.perf_counter()
         path = run.path(Path(folder))
         path.parent.mkdir(parents=True, exist_ok=True)
         trained, stored = _keep(run, trained, task, Path(folder)) if run.keep else (trained, None)
@@ -239,6 +241,7 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
             "algorithm": {"title": algorithm.title, "access": algorithm.access, "stochastic": algorithm.stochastic},
             "rounds": run.budget,
             "training_seconds": seconds,
+            "seconds": share + time.perf_counter() - scoring,
             "curve": [*points, [run.budget, seconds, found.score]],
             "evaluation": found.to_json(),
             "roles": roles,

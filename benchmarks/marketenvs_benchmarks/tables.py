@@ -166,6 +166,60 @@ def footnotes(board: Board) -> list[str]:
     return [text for origin, text in notes.items() if origin in seen]
 
 
+def markdown(board: Board) -> str:
+    """The committed reference results as Markdown: one table per task, the tripwires apart, and why cells are missing."""
+    from marketenvs.docs import table
+
+    parts = []
+    apart = False
+    for task in in_order(board):
+        content, rows = board.tasks[task], board.rows.get(task, [])
+        if content.definition.tripwire and not apart:
+            parts.append(
+                "## Tripwires\n\nFixed markets: a learner below 0.9 here is broken. Shown apart, never aggregated.\n"
+            )
+            apart = True
+        level = "###" if apart else "##"
+        parts.append(f"{level} {task}: {content.definition.title}\n")
+        parts.append(
+            f"{content.definition.tests[:1].upper()}{content.definition.tests[1:]}. {floors_line(board, task)}.\n"
+        )
+        if rows:
+            extras = extra_columns(rows)
+            names = (
+                "algorithm",
+                "access",
+                "score IQM [95 % CI]",
+                "least role",
+                "regret kind",
+                "rounds",
+                "to 0.9",
+                "area",
+                *extras,
+                "runs",
+            )
+            lines = []
+            for row in rows:
+                full = cells(row, extras)
+                area = "-" if row.area is None else row.area.text(2)
+                score = [row.score.text(), f"{row.worst:.3f}", row.kind, f"{row.rounds:,}", row.to_90, area]
+                lines.append([row.title, row.access, *score, *full[len(HEADINGS) :], str(row.runs)])
+            parts.append(table(names, lines))
+        else:
+            parts.append("No reference results yet.\n")
+        reasons = without_result(board, task)
+        if reasons:
+            parts.append("Without a result (`-`):\n")
+            parts.append(
+                "\n".join(f"- {', '.join(f'`{n}`' for n in names)}: {why}" for why, names in reasons.items()) + "\n"
+            )
+    total = aggregate(board)
+    if total:
+        parts.append("## Aggregate\n\nAlgorithms with a result on every task that is not a tripwire.\n")
+        parts.append(table(("algorithm", "score IQM [95 % CI]", "tasks"), [[t, v.text(), str(n)] for t, v, n in total]))
+    return "\n".join(parts)
+
+
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bar: #3b82f6; --soft: #8881; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1340px; padding: 0 1rem; }
