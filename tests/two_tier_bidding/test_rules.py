@@ -466,6 +466,7 @@ def test_unknown_names():
 
 
 PRESETS = marketenvs.list_presets(ID)
+TRACE = 10.0 ** np.random.default_rng(5).uniform(-9.0, -6.0, (97, 3, 4))  # users, PRBs, rounds
 VARIANTS = {
     **{name: {"preset": name} for name in PRESETS},
     "full": {"observation": "full"},
@@ -481,6 +482,9 @@ VARIANTS = {
     "random_table": {"preset": "two_tier", "positions": "random", "lower": "table"},
     "central": {"preset": "two_tier", "control": "central", "bid_levels": None, "positions": "random"},
     "psd": {"power_mode": "psd"},
+    "packet": {"preset": "two_tier", "traffic": "packet", "subframes": 12},
+    "packet_table": {"preset": "two_tier", "lower": "table", "traffic": "packet", "subframes": 6, "fading": "sampled"},
+    "trace": {"preset": "two_tier", "channel": "trace", "gains": TRACE},
 }
 
 

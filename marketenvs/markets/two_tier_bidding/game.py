@@ -9,7 +9,7 @@ import numpy as np
 
 from ...codecs import GridCodec
 from ...market import tree_map
-from . import literal, oracle, radio, settlement, slices, tables
+from . import literal, oracle, packets, radio, settlement, slices, tables
 from .parameters import JointPoolCodec, SplitCodec
 from .values import Values
 
@@ -40,11 +40,21 @@ class Game:
         state = state if plain else tree_map(market.backend.numpy, state)
         self.full = market.batch(state)
         leading = max(a.shape[0] for a in _leaves(state.theta))
-        alike = leading == 1 and p.positions != "random" and p.fading != "sampled" and p.posting != "feedback"
+        alike = (
+            leading == 1
+            and not p.packets_flow
+            and p.positions != "random"
+            and not p.known_fading
+            and p.posting != "feedback"
+        )
         self.state = self.market.take(state, [0]) if alike else state
         self.batch = 1 if alike else self.full
         self.params, self.theta = p, self.state.theta
         self.network = self.market.network(self.state)
+        if (
+            p.packets_flow
+        ):  # the coming round's packets are known to the oracle only: a clairvoyant, one-round benchmark
+            self.network = self.network._replace(ssr=packets.ratios(self.market, self.state))
         self.operators = p.n_operators
         self._tiers: Tiers | None = None
         self._chances: tuple[np.ndarray, ...] | None = None

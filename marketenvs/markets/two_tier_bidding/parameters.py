@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from gymnasium import spaces
 from ...arrays import Array, LogUniform
 from ...codecs import Codec, GridCodec
 from ...errors import InvalidParameter
-from ...params import MarketParams, count, number, option
+from ...params import MarketParams, count, number, option, static
 
 SERVICES = ("VoLTE", "eMBB", "URLLC")
 MAX_JOINT = 100_000  # joint bids of a central bidder
@@ -108,6 +108,19 @@ class BiddingParams(MarketParams):
     power_mode: str = option("per_user", "full power on every sub-band, or constant density", ("per_user", "psd"))
     positions: str = option("rings", "where users stand", ("rings", "random", "given"))
     fading: str = option("mean", "what is known of the Rayleigh fading", ("mean", "statistical", "sampled"))
+    channel: str = option("model", "where users' channels come from", ("model", "trace"))
+    gains: Any = static(
+        None,
+        "measured power gains (users, PRBs, rounds) for channel='trace', users in the order operator, service, user "
+        "(see marketenvs.channel.load_trace)",
+    )
+    traffic: str = option(
+        "activity",
+        "satisfaction in closed form, or from packets with queues",
+        {"activity": "exact", "packet": "numeric"},
+    )
+    subframes: int = count(200, "subframes of 0.5 ms in a round of packet traffic")
+    queue_length: int = count(5, "packets that a user's queue holds under packet traffic")
     ssr_noise: str = option("none", "noise of reported satisfaction", ("none", "binomial"))
     ssr_sum: str = option("services", "sum of satisfaction over services or users", ("services", "users"))
     omega_unit: str = option("Gbps", "unit of profit in the objective", ("Gbps", "Mbps"))
@@ -159,6 +172,16 @@ class BiddingParams(MarketParams):
         return max(int(np.ceil(self.bounds_of("users")[1])), 1)
 
     @property
+    def known_fading(self) -> bool:
+        """Whether each round's channels are known before bids, fading included."""
+        return self.fading == "sampled" or self.channel == "trace"
+
+    @property
+    def packets_flow(self) -> bool:
+        """Whether satisfaction comes from simulated packets."""
+        return self.traffic == "packet"
+
+    @property
     def kind(self) -> str:
         """Family of the value functions (see ``values.KINDS``)."""
         if self.value != "rate":
@@ -184,6 +207,9 @@ class BiddingParams(MarketParams):
         need(self.slicers or self.control != "merged", "control='merged' needs lower='agents'")
         need(self.posting == "fixed" or self.payment == "posted", f"posting={self.posting!r} needs payment='posted'")
         need(self.positions != "given" or self.fading != "sampled", "fading='sampled' needs users: positions='rings'")
+        need(not self.packets_flow or tiers, "traffic='packet' needs a lower tier: lower='agents' or 'table'")
+        need(not self.packets_flow or self.ssr_noise == "none", "traffic='packet' counts packets: ssr_noise='none'")
+        self._check_trace(need)
         users = self.users
         if not hasattr(users, "support"):  # a distribution is checked by its own values
             need(bool(np.all(np.asarray(users, float) % 1 == 0)), f"users must be whole numbers, got {users!r}")
@@ -204,6 +230,29 @@ class BiddingParams(MarketParams):
                 f"bid_levels={self.bid_levels} gives {size} joint bids; at most {MAX_JOINT} are offered",
             )
         need(self.bounds_of("price_min")[1] <= self.bounds_of("price_max")[0], "price_min exceeds price_max")
+
+    def _check_trace(self, need: Callable[[bool, str], None]) -> None:
+        """Fill in ``gains`` as an array; its first axis must be the operators' users."""
+        need(self.channel == "trace" or self.gains is None, "gains are given, but channel is not 'trace'")
+        if self.channel != "trace":
+            return
+        need(self.gains is not None, "channel='trace' needs gains, shape (users, PRBs, rounds)")
+        need(self.positions == "rings", "channel='trace' replaces positions: leave positions at 'rings'")
+        need(self.fading == "mean", "channel='trace' carries the fading: leave fading at 'mean'")
+        need(self.value == "rate", "channel='trace' needs value='rate'")
+        users = np.asarray(self.users, dtype=object)
+        need(users.shape == (self.n_operators, 3), "channel='trace' needs users as one fixed table (n_operators, 3)")
+        try:
+            gains = np.asarray(self.gains, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InvalidParameter(f"gains must be an array (users, PRBs, rounds), got {self.gains!r}") from None
+        total = int(users.sum())
+        need(
+            gains.ndim == 3 and gains.shape[0] == total and gains.size > 0,
+            f"gains must have shape ({total} users, PRBs, rounds), got {gains.shape}",
+        )
+        need(bool(np.isfinite(gains).all() and (gains >= 0).all()), "gains must be finite and not negative")
+        object.__setattr__(self, "gains", gains)
 
 
 class SplitCodec(Codec):

@@ -78,6 +78,33 @@ def drop_users(params: BiddingParams, backend: Backend, theta: Any, uniform: Any
     return xp.where(member_mask(xp, theta.users, width), snr, 0.0 * snr)
 
 
+def measured_users(params: BiddingParams, backend: Backend, theta: Any, round_: Array) -> Array:
+    """SNR bandwidth of every user in the trace's slot of each market's round, (B, M, 3, J) MHz: the mean gain over its PRBs.
+
+    Gains hold everything between transmitter and receiver, so neither path loss nor receiver gain is added.
+    """
+    xp = backend.xp
+    count = np.asarray(params.users, dtype=int)
+    row = np.zeros((*count.shape, params.max_users), dtype=np.int64)
+    inside = np.arange(params.max_users) < count[..., None]
+    row[inside] = np.arange(inside.sum())
+    gain = backend.asarray(params.gains.mean(axis=1).T)  # (rounds, users)
+    slot = xp.astype(round_, xp.int64) % gain.shape[0]
+    index = xp.asarray(row.reshape(-1), device=backend.device)
+    users = xp.take(xp.take(gain, slot, axis=0), index, axis=1)
+    users = xp.reshape(users, (-1, *row.shape))
+    loss = -10.0 * xp.log(xp.where(users > 0, users, 1e-30)) / math.log(10.0)
+    snr = channel.snr_bandwidth_mhz(
+        theta.power_dbm[:, :, None, None],
+        loss,
+        gain_db=0.0,
+        shadowing_db=0.0,
+        density_dbm_per_hz=theta.noise_dbm_per_hz[:, :, None, None],
+        xp=xp,
+    )
+    return xp.where(member_mask(xp, theta.users, params.max_users) & (users > 0), snr, 0.0 * snr)
+
+
 def build_network(params: BiddingParams, backend: Backend, theta: Any, user_snr: Array) -> Network:
     """All tables the rules need for these users."""
     xp = backend.xp
@@ -85,7 +112,7 @@ def build_network(params: BiddingParams, backend: Backend, theta: Any, user_snr:
         snr = xp.max(user_snr, axis=(2, 3))
     else:
         snr = xp.sum(user_snr, axis=(2, 3))
-    kept = user_snr if params.fading == "sampled" else ()
+    kept = user_snr if params.known_fading or params.packets_flow else ()
     if params.lower == "ideal":
         return Network(kept, snr, (), (), (), (), ())
     ssr, rate, radial = slice_tables(params, backend, theta, user_snr)
@@ -165,7 +192,7 @@ def slice_tables(params: BiddingParams, backend: Backend, theta: Any, user_snr: 
         c = band / (xp.astype(index, backend.dtype)[0] + 1.0)
         exponent = agreed * _LN2 / (theta.spectral_multiplier[:, :, None, None] * c)
         need = (c * xp.expm1(xp.clip(exponent, 0.0, 80.0)))[..., None, :]  # SNR bandwidth that carries the agreed rate
-        if params.fading == "sampled":
+        if params.known_fading:
             valid = xp.where(snr > need, 1.0 + 0.0 * need, 0.0 * need)
         else:
             valid = xp.exp(-need / snr)

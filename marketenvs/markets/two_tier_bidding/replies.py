@@ -9,7 +9,7 @@ import numpy as np
 
 from ...solution import mixtures
 from ...strategy import BestResponse, Pure, Samples, Strategy
-from . import oracle, pools, posting, settlement
+from . import oracle, pools, posting, settlement, slices, tables
 from .game import Game
 from .parameters import JointPoolCodec
 
@@ -41,8 +41,10 @@ def best_reply(market: TwoTierBidding, state: State, stage: str, decisions: Mapp
         return BestResponse(reply[..., None], values, gain, upper, kind, "first-order condition, clipped to the box")
     if game.params.bid_levels is not None:
         return _best_of_pool(game, bids, prefix)
-    reply, gain = search_bids(game, bids, prefix)
+    reply, gain, exact = reply_to(game, bids, prefix)
     values = game.payoffs(bids[None], prefix)[0] + gain
+    if exact:
+        return BestResponse(reply, values, gain, gain, "exact", "least bid for every number of blocks")
     return BestResponse(reply, values, gain, np.full_like(gain, np.inf), "estimate", f"grid of {GRID} bids, refined")
 
 
@@ -84,6 +86,11 @@ def _best_split(game: Game, decisions: Mapping[str, np.ndarray]) -> BestResponse
     now = game.split_objective(np.round(played).astype(int))
     gain = np.maximum(best - now, 0.0)
     value = np.asarray(market.expected(game.state, dict(decisions))[market.stage("slicing").role])
+    if game.params.packets_flow:  # the draws of the round are known to the oracle only, and queues outlive it
+        upper = np.full_like(gain, np.inf)
+        return BestResponse(
+            game.slicing(blocks), value + gain, gain, upper, "estimate", "every split of this round, clairvoyant"
+        )
     return BestResponse(game.slicing(blocks), value + gain, gain, gain, "exact", "every split")
 
 
@@ -92,9 +99,10 @@ def mixed_reply(market: TwoTierBidding, state: State, stage: str, profile: Mappi
     strategies = {name: profile[name] for name in (s.name for s in market.stages)}
     if stage == "bidding" and market.params.bid_levels is not None and market.params.control != "central":
         exact = isinstance(strategies["bidding"], (Pure, Samples)) and market.params.posting != "agent"
+        exact = exact and (not market.params.packets_flow or market.params.reward == "profit")
         if exact and market.params.bid_levels**market.params.n_operators <= pools.MAX_PROFILES:
             return _mixed_pool(market, state, strategies["bidding"])
-    split = stage == "slicing" and isinstance(strategies["bidding"], Pure)
+    split = stage == "slicing" and not market.params.packets_flow and isinstance(strategies["bidding"], Pure)
     if split and isinstance(strategies["slicing"], (Pure, Samples)):
         return _mixed_split(market, state, strategies)
     return mixtures.sampled_best_response(market, state, stage, profile)
@@ -151,6 +159,56 @@ def _mixed_split(market: TwoTierBidding, state: State, strategies: Mapping[str, 
     best = game.split_objective(np.round(game.split_of(blocks)).astype(int))
     gain = np.maximum(best - mean, 0.0)
     return BestResponse(answer.decisions, answer.values, gain, gain, "exact", "every split against the own mixture")
+
+
+def reply_to(game: Game, bids: np.ndarray, prefix: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Best continuous bids (B, n, k), their gains (B, n), and whether they are exact (breakpoints) or searched (grid)."""
+    p = game.params
+    own_only = p.reward in ("profit", "utility") and p.control != "central"
+    if own_only and tables.offered(p) and not p.packets_flow:
+        return *_breakpoints(game, bids, prefix), True
+    return *search_bids(game, bids, prefix), False
+
+
+def _breakpoints(game: Game, bids: np.ndarray, prefix: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Exact best replies where bandwidth comes in whole blocks.
+
+    Against given rivals, an operator's blocks never fall as its bid rises (its quota rises, all others fall in proportion, so that it
+    is overtaken by nobody in the order of remainders). What it earns depends on its blocks and, where bids are paid, falls in the
+    bid: so the candidates are the least bids for every attainable number of blocks, found by bisection to the last bit.
+    """
+    p, m, found = game.params, game.operators, tables.tabulate(game)
+    low, high = (np.broadcast_to(b, bids.shape)[..., 0] for b in game.market.bounds(game.state, "bidding"))
+    price = np.broadcast_to(game.market.prices(game.state, prefix), (game.batch, m))
+    count = np.arange(p.blocks + 1)
+    reply, gain = bids.copy(), np.zeros(bids.shape[:2])
+
+    def blocks_at(trial: np.ndarray, i: int) -> tuple[np.ndarray, np.ndarray]:
+        profile = np.repeat(bids[:, None, :, 0], trial.shape[1], axis=1)
+        profile[..., i] = trial
+        return slices.round_blocks(profile, 1.0, p.blocks)[..., i], profile
+
+    for i in range(m):
+        least = np.repeat(low[:, i, None], len(count), axis=1)
+        most = np.repeat(high[:, i, None], len(count), axis=1)
+        enough = blocks_at(least, i)[0] >= count  # the floor already buys so many
+        reach = blocks_at(most, i)[0] >= count
+        most = np.where(enough, least, most)
+        for _ in range(70):
+            middle = 0.5 * (least + most)
+            there = blocks_at(middle, i)[0] >= count
+            least, most = np.where(there, least, middle), np.where(there, middle, most)
+            if (most - least <= 4e-16 * most).all():
+                break
+        got, profile = blocks_at(most, i)
+        worth = np.where(reach, tables.own_payoff(game, found, i, got, profile, price), -np.inf)
+        now, played = blocks_at(bids[:, i], i)
+        current = tables.own_payoff(game, found, i, now, played, price)[:, 0]
+        at, top = worth.argmax(1), worth.max(1)
+        gain[:, i] = np.maximum(top - current, 0.0)
+        best = np.take_along_axis(most, at[:, None], 1)[:, 0]
+        reply[:, i, 0] = np.where(top > current, best, bids[:, i, 0])
+    return reply, gain
 
 
 def search_bids(game: Game, bids: np.ndarray, prefix: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -141,7 +141,7 @@ from ...codecs import BoxCodec, Codec, GridCodec
 from ...market import Market, Outcome, Stage, State
 from ...params import theta_type
 from ...strategy import BestResponse, Equilibrium, SocialOptimum, Strategy
-from . import literal, radio, replies, settlement, solve, views
+from . import literal, packets, radio, replies, settlement, solve, views
 from .parameters import BiddingParams, JointPoolCodec, SplitCodec
 
 BiddingTheta = theta_type("BiddingTheta", BiddingParams, derived=("headcount", "network", "log_ways"))
@@ -159,6 +159,8 @@ class BiddingHistory(NamedTuple):
     ssr: Array
     """(B, M, 3)"""
     efficiency: Array
+    queues: Any = ()
+    """`packets.Queues` under packet traffic."""
 
 
 class TwoTierBidding(Market):
@@ -203,16 +205,21 @@ class TwoTierBidding(Market):
         stages.append(stage("bidding", "operator" if merged else "bidder", bid, width))
         if p.slicers:
             split: Codec = SplitCodec(p.blocks) if p.split == "discrete" else BoxCodec(3)
-            size = 3 if p.observation == "paper" else views.SLICER_SIZE
+            size = 3 if p.observation == "paper" else views.SLICER_SIZE + (3 if p.packets_flow else 0)
             stages.append(stage("slicing", "operator" if merged else "slicer", split, size))
         return tuple(stages)
+
+    def setup(self) -> None:
+        """Packets of a round are hidden from everybody but the oracle."""
+        if self.params.packets_flow:
+            self.information = "clairvoyant"  # type: ignore[misc]
 
     # -- state ------------------------------------------------------------------------------------------------------
 
     def derive(self, theta: Any) -> Any:
         xp, p = self.xp, self.params
         network: Any = ()
-        if p.positions == "rings":
+        if p.positions == "rings" and p.channel == "model":
             network = radio.build_network(p, self.backend, theta, radio.drop_users(p, self.backend, theta, None, None))
         elif p.positions == "given":
             network = radio.Network((), theta.snr_bandwidth, (), (), (), (), ())
@@ -235,10 +242,12 @@ class TwoTierBidding(Market):
         return math.ceil(self.params.bounds_of("packets")[1])
 
     def history_noise(self) -> Mapping[str, Noise]:
-        if self.params.positions != "random":
-            return {}
-        shape = (self.params.n_operators, 3, self.params.max_users)
-        return {"radius": Noise("uniform", shape), "shadowing": Noise("normal", shape)}
+        noise, shape = {}, (self.params.n_operators, 3, self.params.max_users)
+        if self.params.positions == "random":
+            noise = {"radius": Noise("uniform", shape), "shadowing": Noise("normal", shape)}
+        if self.params.packets_flow:
+            noise["first_packet"] = Noise("uniform", shape)
+        return noise
 
     def first_history(self, theta: Any, noise: Mapping[str, Array], batch: int) -> BiddingHistory:
         xp, p, m = self.xp, self.params, self.params.n_operators
@@ -246,11 +255,20 @@ class TwoTierBidding(Market):
         if p.positions == "random":
             snr = radio.drop_users(p, self.backend, theta, noise["radius"], noise["shadowing"])
             network = radio.build_network(p, self.backend, theta, snr)
+        elif p.channel == "trace":
+            network = self._measured(theta, self.backend.integers(np.zeros(batch, dtype=np.int32)))
         zero = xp.zeros((batch, m), dtype=self.backend.dtype, device=self.backend.device)
         price = zero + theta.price
         if p.posting == "feedback":
             price = price * (1.0 - 1.0 / m)
-        return BiddingHistory(network, price, zero, zero, zero, zero, xp.stack((zero, zero, zero), axis=2), zero)
+        queues = packets.first_queues(self.backend, noise["first_packet"]) if p.packets_flow else ()
+        none = xp.stack((zero, zero, zero), axis=2)
+        return BiddingHistory(network, price, zero, zero, zero, zero, none, zero, queues)
+
+    def _measured(self, theta: Any, round_: Array) -> radio.Network:
+        """The network that the trace shows in each market's round."""
+        snr = radio.measured_users(self.params, self.backend, theta, round_)
+        return radio.build_network(self.params, self.backend, theta, snr)
 
     def round_noise(self) -> Mapping[str, Noise]:
         p, noise = self.params, {}
@@ -258,6 +276,11 @@ class TwoTierBidding(Market):
             noise["fading"] = Noise("exponential", (p.n_operators, 3, p.max_users))
         if p.ssr_noise == "binomial":
             noise["reports"] = Noise("uniform", (p.n_operators, 3))
+        if p.packets_flow:
+            shape = (p.n_operators, 3, p.max_users, p.subframes)
+            noise |= {"gaps": Noise("uniform", shape), "sizes": Noise("uniform", shape)}
+            if not p.known_fading:
+                noise["fast_fading"] = Noise("exponential", shape)
         return noise
 
     def draw_nature(self, state: State, noise: Mapping[str, Array]) -> Any:
@@ -271,7 +294,8 @@ class TwoTierBidding(Market):
 
     def _still(self, state: State) -> radio.Network:
         """The network at mean fading."""
-        return state.history.network if self.params.positions == "random" else state.theta.network
+        moving = self.params.positions == "random" or self.params.channel == "trace"
+        return state.history.network if moving else state.theta.network
 
     def network(self, state: State) -> radio.Network:
         """The network of the coming round."""
@@ -373,6 +397,8 @@ class TwoTierBidding(Market):
             for i, name in enumerate(("volte", "embb", "urllc")):
                 metrics[f"ssr_{name}"] = s.ssr[:, :, i]
                 metrics[f"blocks_{name}"] = s.split[:, :, i]
+                if p.packets_flow:
+                    metrics[f"delivered_{name}"] = s.delivered[:, :, i]
             metrics["illegal_splits"] = xp.sum(xp.astype(s.illegal, xp.int32), axis=1)
         return Outcome(payoffs, metrics)
 
@@ -384,11 +410,16 @@ class TwoTierBidding(Market):
             price = state.theta.price * (1.0 - c / state.theta.bandwidth)
         elif self.params.payment not in ("kelly", "posted"):
             price = xp.where(bids > 0, seen["payment"] / xp.where(bids > 0, bids, 1.0), 0.0 * bids)
-        ssr = last.ssr
+        ssr, network, queues = last.ssr, last.network, last.queues
+        if self.params.channel == "trace":
+            network = self._measured(state.theta, state.round + 1)
+        if self.params.packets_flow:
+            played = settlement.settled(self, state, decisions).queues
+            queues = packets.Queues(*(q[..., 0] for q in played))
         if self.params.lower != "ideal":
             ssr = xp.stack([seen[f"ssr_{name}"] for name in ("volte", "embb", "urllc")], axis=2)
         return BiddingHistory(
-            last.network, price, bids, c, seen["rate"], seen["profit"], ssr, seen["spectral_efficiency"]
+            network, price, bids, c, seen["rate"], seen["profit"], ssr, seen["spectral_efficiency"], queues
         )
 
     # -- observations -----------------------------------------------------------------------------------------------

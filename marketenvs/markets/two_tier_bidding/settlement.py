@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...arrays import Array
-from . import literal, radio
+from . import literal, packets, radio
 
 if TYPE_CHECKING:
     from ...market import State
@@ -29,6 +29,9 @@ class Settled(NamedTuple):
     ssr: Array
     efficiency: Array
     utility: Array
+    delivered: Any = ()
+    """(B, M, 3) Mb/s that really passed, and the queues left behind (packet traffic)."""
+    queues: Any = ()
 
 
 def split_blocks(market: TwoTierBidding, decision: Array, blocks: Array) -> tuple[Array, Array]:
@@ -62,6 +65,8 @@ def settled(market: TwoTierBidding, state: State, decisions: Mapping[str, Array]
     c, blocks = market.allocate(state, bids)
     network = market.network(state)
     split: Any = ()
+    delivered: Any = ()
+    queues: Any = ()
     illegal = blocks < -1.0
     if p.lower == "ideal":
         rate = radio.operator_value(p, xp, theta, network.snr, c)
@@ -76,6 +81,9 @@ def settled(market: TwoTierBidding, state: State, decisions: Mapping[str, Array]
             index = xp.broadcast_to(at, (*at.shape[:2], 1, 3))
             split = xp.astype(xp.take_along_axis(best, index, axis=2)[:, :, 0, :], c.dtype)
         ssr, slice_rate, radial = (_look_up(xp, t, split) for t in (network.ssr, network.rate, network.radial))
+        if p.packets_flow:
+            traffic = packets.play(market, state, decisions, split)
+            ssr, delivered, queues = traffic.ratio[..., 0], traffic.delivered[..., 0], traffic.queues
         rate = xp.sum(slice_rate, axis=2)
         marginal = xp.sum(radial, axis=2) / xp.where(c > 0, c, 1.0)
     worth = theta.value_weight * rate
@@ -84,7 +92,21 @@ def settled(market: TwoTierBidding, state: State, decisions: Mapping[str, Array]
     gain = xp.sum(radio.split_gain(p, xp, theta) * ssr, axis=2)
     utility = theta.rho * efficiency + gain
     return Settled(
-        bids, price, c, blocks, split, illegal, rate, worth, payment, worth - payment, ssr, efficiency, utility
+        bids,
+        price,
+        c,
+        blocks,
+        split,
+        illegal,
+        rate,
+        worth,
+        payment,
+        worth - payment,
+        ssr,
+        efficiency,
+        utility,
+        delivered,
+        queues,
     )
 
 

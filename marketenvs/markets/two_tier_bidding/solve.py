@@ -120,23 +120,31 @@ def _pool_equilibrium(game: Game, prefix: Mapping[str, np.ndarray]) -> _Bidding:
 
 
 def _searched(game: Game, prefix: Mapping[str, np.ndarray]) -> _Bidding:
-    """Sequential best replies from the analytic equilibrium; the profile of least gain met on the way. An estimate."""
+    """Sequential best replies from the analytic equilibrium; the profile of least gain met on the way.
+
+    Where replies are exact so is its epsilon (``kind="bound"``): with whole blocks everybody shaves its bid down to a breakpoint, and
+    in general no profile is stable to the last credit. Where replies are searched it is an estimate.
+    """
     low, high = (np.broadcast_to(b, (game.batch, *b.shape[1:])) for b in game.market.bounds(game.state, "bidding"))
     bids = np.clip(_analytic_start(game, prefix), low, high)
     best, least = bids, np.full(game.batch, np.inf)
-    for _ in range(12):
-        reply, gain = replies.search_bids(game, bids, prefix)
+    exact = False
+    for step in range(60):
+        reply, gain, exact = replies.reply_to(game, bids, prefix)
         worst = gain.max(-1)
         better = worst < least
         best = np.where(better[:, None, None], bids, best)
         least = np.minimum(worst, least)
-        if (least <= 0).all():
+        if (least <= 0).all() or (step == 11 and not exact):
             break
         mover = gain.argmax(-1)  # the one with most to gain moves
         pick = np.arange(gain.shape[1]) == mover[:, None]
         bids = np.where(pick[..., None], reply, bids)
-    method = f"sequential best replies on {replies.GRID} bids, refined"
-    return _Bidding(best, least, np.ones(game.batch, bool), "estimate", method, "least gain found", ())
+    how = "at the breakpoints of the rounding" if exact else f"on {replies.GRID} bids, refined"
+    kind = "bound" if exact else "estimate"
+    return _Bidding(
+        best, least, np.ones(game.batch, bool), kind, f"sequential best replies {how}", "least gain found", ()
+    )
 
 
 def _analytic_start(game: Game, prefix: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -189,6 +197,8 @@ def _result(
     selection: str = "unique",
     alternatives: tuple = (),
 ) -> Equilibrium:
+    if market.params.packets_flow:
+        kind = "estimate"  # of one round, knowing its packets; queues and later rounds are left out
     strategy: dict[str, Any] = {}
     first = True
     for stage in market.stages:

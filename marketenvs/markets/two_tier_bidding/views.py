@@ -73,7 +73,12 @@ def slicer(market: TwoTierBidding, state: State) -> Array:
     columns = [c / theta.bandwidth]
     for i in range(3):
         columns += [theta.users[:, :, i] / 20.0 + 0.0 * c, reach[:, :, i] + 0.0 * c, last.ssr[:, :, i]]
-    return xp.stack([*columns, last.efficiency / 400.0], axis=2)
+    columns.append(last.efficiency / 400.0)
+    if market.params.packets_flow:  # mean packets waiting, over the queue's length
+        users = xp.where(theta.users > 0, theta.users, 1.0)
+        filled = xp.sum(last.queues.waiting, axis=3) / (users * market.params.queue_length)
+        columns += [filled[:, :, i] for i in range(3)]
+    return xp.stack(columns, axis=2)
 
 
 def _cap(market: TwoTierBidding, state: State) -> Array:
