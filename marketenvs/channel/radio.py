@@ -300,6 +300,24 @@ class RadioConfig:
         """Rate of one whole PRB in kbit/s at that SINR."""
         return rate_kbps(self.spectral_efficiency(sinr, xp=xp), self.prb_bandwidth_hz, xp=xp)
 
+    def trace_efficiency(self, gain: Array, *, xp: Any = None) -> Array:
+        """Spectral efficiency in bit/s/Hz that measured gains give every user in every slot, mean over the PRBs.
+
+        A measured gain carries its fading, so none is averaged on top of it, whatever this radio's `fading` says.
+
+        Args:
+            gain: power gains, shape (users, PRBs, slots), of `load_trace`.
+            xp: array namespace, to skip the look-up.
+
+        Returns:
+            Shape (users, slots).
+        """
+        xp, gain = unify(xp, gain)
+        least = xp.asarray(1e-30, dtype=gain.dtype)
+        loss = -10.0 / math.log(10.0) * xp.log(xp.where(gain > least, gain, least))
+        known = replace(self, fading="none")
+        return xp.mean(known.spectral_efficiency(known.sinr(loss, xp=xp), xp=xp), axis=1)
+
     def snr_bandwidth_mhz(self, loss_db: Array, fading: Array | None = None, *, xp: Any = None) -> Array:
         """Bandwidth in MHz at which a user alone with `prb_power_dbm` has SNR 1 (S_mj of two-tier bidding)."""
         to_mhz = -10.0 * math.log10(self.prb_bandwidth_hz / 1e6)  # dB from per PRB to per MHz

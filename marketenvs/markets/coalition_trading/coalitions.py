@@ -89,6 +89,11 @@ def signalling_cost(size: Floats, unit: Floats) -> Floats:
     return unit * size * (size - 1.0)
 
 
+REMEMBERED = 4
+"""Batches of markets whose price games are kept: every policy is judged on the same held-out markets."""
+_known: dict[tuple, tuple[Floats, PriceEquilibrium]] = {}
+
+
 def coalition_surplus(
     curves: Curves, sellers: int, capacity: Floats, cost: Floats, low: Floats, high: Floats
 ) -> tuple[Floats, PriceEquilibrium]:
@@ -105,6 +110,14 @@ def coalition_surplus(
     Returns:
         Surpluses, and the price equilibria of all B * (2^n - 1) games (market-major).
     """
+    inputs = (*curves, np.asarray(capacity), np.asarray(cost), np.asarray(low), np.asarray(high))
+    key = (
+        sellers,
+        tuple(x.shape for x in inputs),
+        b"".join(np.ascontiguousarray(x, dtype=float).tobytes() for x in inputs),
+    )
+    if key in _known:
+        return _known[key]
     batch, n = curves.need.shape
     members = members_of(n)[1:]
     rows = np.repeat(np.arange(batch), len(members))
@@ -113,6 +126,10 @@ def coalition_surplus(
     found = price_equilibrium(games)
     surplus = np.zeros((batch, 1 << n))
     surplus[:, 1:] = found.surplus.reshape(batch, -1)
+    while len(_known) >= REMEMBERED:
+        _known.pop(next(iter(_known)), None)
+    surplus.setflags(write=False)
+    _known[key] = surplus, found
     return surplus, found
 
 
@@ -226,7 +243,9 @@ class CoalitionStage(NamedTuple):
     path: Ints
 
 
-def coalition_stage(surplus: Floats, reputation: Floats, signalling: Floats, shares: Floats) -> CoalitionStage:
+def coalition_stage(
+    surplus: Floats, reputation: Floats, signalling: Floats, shares: Floats, winnings: Floats | None = None
+) -> CoalitionStage:
     """Payoffs, stability and the merge path when sellers serve one coalition.
 
     Args:
@@ -234,6 +253,8 @@ def coalition_stage(surplus: Floats, reputation: Floats, signalling: Floats, sha
         reputation: (B, n).
         signalling: $ per ordered pair, (B,).
         shares: share of each member in every coalition, (B, 2^n, n).
+        winnings: what the served coalition gets in every partition where that depends on the others, (B, P); default: its
+            ``surplus``.
     """
     batch, n = reputation.shape
     parts = all_partitions(n)
@@ -241,7 +262,8 @@ def coalition_stage(surplus: Floats, reputation: Floats, signalling: Floats, sha
     cost = signalling_cost(size, signalling[:, None])
     winner = winning_code(reputation, parts.codes)
     served = winner[:, :, None] == parts.codes
-    net = np.where(served, surplus[:, parts.codes], 0.0) - cost[:, parts.codes]
+    gross = surplus[:, parts.codes] if winnings is None else winnings[:, :, None]
+    net = np.where(served, gross, 0.0) - cost[:, parts.codes]
     mine = shares[np.arange(batch)[:, None, None], parts.codes, np.arange(n)]
     payoff = mine * net
 

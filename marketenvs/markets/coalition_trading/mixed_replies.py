@@ -18,7 +18,7 @@ from ...solution import mixtures
 from ...strategy import BestResponse, Pure, Reply, Sampler, Samples, Strategy
 from .price_stage import PriceMixture, payoff_matrices
 from .replies import best_reply, candidate_prices, label_replies, polish
-from .solve import FollowerReply, later_stages, spread
+from .solve import FollowerReply, coalition_stage, later_stages, partition_index, remember, spread
 from .values import Curves, demand_each
 from .view import View, units_of, view
 
@@ -39,7 +39,7 @@ def mixed_reply(market: CoalitionTrading, state: State, stage: str, profile: Map
     if stage == "coalition" and isinstance(profile["coalition"], Pure):
         return label_replies(market, state, {"coalition": profile["coalition"].decisions})
     if stage == "coalition":
-        return mixtures.sampled_best_response(market, state, stage, profile)
+        return _mixed_labels(market, state, profile["coalition"])
     here = state
     if market.params.formation == "labels" and "coalition" not in state.decisions:
         labels = profile["coalition"]
@@ -59,6 +59,42 @@ def mixed_reply(market: CoalitionTrading, state: State, stage: str, profile: Map
     return _mixed_prices(market, v, market.batch(state), prices)
 
 
+def _mixed_labels(market: CoalitionTrading, state: State, labels: Strategy) -> BestResponse:
+    """Each buyer's best label against independent mixtures: the sum over all N^N labellings, each with its partition's payoff."""
+    batch, n = market.batch(state), market.params.n_buyers
+    sampled = not isinstance(labels, Samples)
+    if not isinstance(labels, Samples):
+        u = (np.arange(256) + 0.5) / 256
+        labels = Samples(np.stack([np.broadcast_to(labels.draw(np.full((batch, n), x)), (batch, n, 1)) for x in u]))
+    weights: Any = labels.weights
+    drawn = labels.values[..., 0]
+    shape = np.broadcast_shapes(drawn.shape, weights.shape, (1, batch, n))
+    here = np.broadcast_to(drawn, shape)[..., None] == np.arange(n)
+    chance = np.sum(here * np.broadcast_to(weights, shape)[..., None], axis=0)  # (B, N, labels)
+    profiles = np.stack(np.meshgrid(*[np.arange(n)] * n, indexing="ij"), axis=-1).reshape(-1, n)
+    index = partition_index(profiles)
+    stage, *_ = remember(market, state, "coalition", lambda: coalition_stage(market, state))
+    payoff = stage.payoff
+    table = np.empty((batch, n, n))
+    step = max(1, 200_000 // len(profiles))
+    for first in range(0, batch, step):
+        part = slice(first, first + step)
+        paid = payoff[part] if payoff.shape[0] > 1 else payoff
+        each = chance[part][:, np.arange(n), profiles]  # (b, L, N)
+        for i in range(n):
+            others = np.prod(np.delete(each, i, axis=2), axis=2) * paid[:, index, i]
+            others = others.reshape(len(each), *(n,) * n)
+            table[part, i] = others.sum(axis=tuple(k + 1 for k in range(n) if k != i))
+    played = np.sum(table * chance, axis=2)
+    gains = np.maximum(table.max(axis=2) - played, 0.0)
+    gains = np.where(gains > 1e-11 * np.maximum(1.0, np.abs(played)), gains, 0.0)
+    exact = not sampled and market.params.price_levels is None and market.params.amount_levels is None
+    upper = gains if exact else np.full_like(gains, np.inf)
+    best = np.argmax(table, axis=2)[:, :, None].astype(float)
+    method = "payoffs of all labellings, later stages in equilibrium"
+    return BestResponse(best, played + gains, gains, upper, "exact" if exact else "estimate", method)
+
+
 def _chances(prices: Strategy, batch: int, m: int) -> tuple[Callable[[Floats], tuple[Floats, Floats]], Floats]:
     """Probabilities of each seller being below and at prices (B, C), (B, M, C) each; and the point masses (B, k, M)."""
     if isinstance(prices, PriceMixture):
@@ -76,19 +112,31 @@ def _chances(prices: Strategy, batch: int, m: int) -> tuple[Callable[[Floats], t
         weights = np.full((256, 1, 1), 1 / 256)
     else:
         raise TypeError(f"prices cannot be a {type(prices).__name__} here")
-    count = points.shape[0]
-    points = np.broadcast_to(points[..., 0], (count, batch, m))
-    weights = np.broadcast_to(weights, (count, batch, m))
+    shape = (points.shape[0], batch, m)
+    points = np.broadcast_to(points[..., 0], shape)
+    order = np.argsort(points, axis=0, kind="stable")
+    ranked = np.moveaxis(np.take_along_axis(points, order, axis=0), 0, 2)  # (B, M, S)
+    upto = np.cumsum(np.moveaxis(np.take_along_axis(np.broadcast_to(weights, shape), order, axis=0), 0, 2), axis=2)
+    upto = np.concatenate([np.zeros((batch, m, 1)), upto], axis=2)
 
     def chances(price: Floats) -> tuple[Floats, Floats]:
-        below = np.zeros((batch, m, price.shape[1]))
-        at = np.zeros_like(below)
-        for point, weight in zip(points, weights, strict=True):
-            below += weight[:, :, None] * (point[:, :, None] < price[:, None, :])
-            at += weight[:, :, None] * (point[:, :, None] == price[:, None, :])
-        return below, at
+        wide = np.broadcast_to(price[:, None, :], (batch, m, price.shape[1]))
+        below = np.take_along_axis(upto, _before(ranked, wide, False), axis=2)
+        return below, np.take_along_axis(upto, _before(ranked, wide, True), axis=2) - below
 
     return chances, np.moveaxis(points, 0, 1)
+
+
+def _before(ranked: Floats, values: Floats, ties: bool) -> NDArray[np.int64]:
+    """How many of the sorted numbers (B, M, S) are below (``ties``: not above) the values (B, M, C), by bisection."""
+    low = np.zeros(values.shape, dtype=np.int64)
+    high = np.full(values.shape, ranked.shape[2])
+    for _ in range(ranked.shape[2].bit_length()):
+        mid = (low + high) // 2
+        found = np.take_along_axis(ranked, np.minimum(mid, ranked.shape[2] - 1), axis=2)
+        left = (low < high) & ((found <= values) if ties else (found < values))
+        low, high = np.where(left, mid + 1, low), np.where(left, high, mid)
+    return low
 
 
 def _expected_profit(v: View, chances: Callable[[Floats], tuple[Floats, Floats]], seller: int, price: Floats) -> Floats:
@@ -237,9 +285,15 @@ def mixed_payoff(market: CoalitionTrading, state: State, profile: Mapping[str, S
     (all pairs for two sellers), sellers exactly where the exact follower answers.
     """
     batch, m = market.batch(state), market.params.n_sellers
-    if market.params.model == "paper" or ("coalition" in profile and not isinstance(profile["coalition"], Pure)):
+    bargained = market.params.price_formation == "bargain"
+    if market.params.model == "paper" or (
+        "coalition" in profile and not isinstance(profile["coalition"], Pure) and not bargained
+    ):
         return mixtures.sampled_payoff(market, state, profile)
     here = state
+    if bargained:
+        found = _mixed_labels(market, state, profile["coalition"])
+        return {"buyer": found.values - found.gains}
     if market.params.formation == "labels":
         labels = profile["coalition"].decisions  # type: ignore[attr-defined]
         here = market.commit(state, "coalition", market.check_decisions(state, "coalition", labels))

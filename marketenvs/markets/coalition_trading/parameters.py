@@ -69,7 +69,7 @@ class CoalitionParams(MarketParams):
     )
     signalling: Any = number(0.5, "signalling cost per ordered pair of members", unit="$", symbol="c_s", low=0)
     bargaining_power: Any = number(
-        0.5, "coalition's share of the surplus, for the bargain of `analysis`", low=0, high=1
+        0.5, "coalition's share of the surplus where prices are bargained", symbol="beta", low=0, high=1
     )
     capacity_rule: str = option("split", "PRBs of a seller: all/max(2, M), all/2, or given", ("split", "half", "given"))
     formation: str = option(
@@ -84,6 +84,11 @@ class CoalitionParams(MarketParams):
         {"winner": "exact", "all": "numeric", "matching": "exact"},
     )
     sharing: str = option("reputation", "how members share", ("reputation", "equal", "shapley", "own"))
+    price_formation: str = option(
+        "posted",
+        "sellers post prices, or split the surplus with the coalition (formation='labels'; no prices are chosen)",
+        {"posted": "exact", "bargain": "exact"},
+    )
     purchase_mode: str = option("each", "purchases per seller, or a total filled cheapest first", ("each", "total"))
     convexify: bool = flag(True, "time-share PRBs (concave value); False: raw S-curves, whole PRBs only")
     integer_prbs: bool = flag(False, "requests in whole PRBs")
@@ -178,8 +183,32 @@ class CoalitionParams(MarketParams):
                     )
         if self.model == "paper" and (self.selection != "winner" or self.purchase_mode != "each"):
             raise InvalidParameter("model='paper' is offered with selection='winner' and purchase_mode='each' only")
+        if self.price_formation == "bargain":
+            self._check_bargain()
         if self.model == "corrected" and (self.total_capacity or self.reward_lag):
             raise InvalidParameter("total_capacity and reward_lag belong to model='paper'")
+
+    def _check_bargain(self) -> None:
+        if self.formation != "labels":
+            raise InvalidParameter(
+                "price_formation='bargain' leaves only the coalitions to choose: it is offered with formation='labels'; "
+                "for given coalitions market.analysis(state)['bargain'] has the outcome"
+            )
+        plain = (self.selection, self.purchase_mode, self.model, self.channel) == (
+            "winner",
+            "each",
+            "corrected",
+            "frozen",
+        )
+        if not plain or self.integer_prbs or self.price_levels is not None or self.amount_levels is not None:
+            raise InvalidParameter(
+                "price_formation='bargain' is offered with selection='winner', channel='frozen' and divisible PRBs, "
+                "without price or amount grids"
+            )
+        for name in ("capacity", "lease_price"):
+            value = getattr(self, name)
+            if np.ndim(value) and not isinstance(value, str) and len(np.unique(np.asarray(value))) > 1:
+                raise InvalidParameter(f"price_formation='bargain' needs identical sellers, got {name}={value!r}")
 
     @property
     def seats(self) -> tuple[int, ...] | None:
@@ -194,7 +223,9 @@ class CoalitionParams(MarketParams):
 
 
 CoalitionTheta = theta_type(
-    "CoalitionTheta", CoalitionParams, derived=("room", "need_unit", "ready", "tables", "allocations", "shapley")
+    "CoalitionTheta",
+    CoalitionParams,
+    derived=("room", "need_unit", "ready", "tables", "allocations", "shapley", "bargains"),
 )
 
 

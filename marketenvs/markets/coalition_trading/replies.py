@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...strategy import BestResponse
 from . import literal
-from .solve import coalition_stage, partition_index, spread
+from .solve import coalition_stage, partition_index, remember, spread
 from .values import Curves, coalition_value, demand_each
 from .view import View, fill, follow, requests, units_of, view
 
@@ -53,7 +53,7 @@ def _view(market: CoalitionTrading, state: State, decisions: Mapping[str, Floats
 
 def label_replies(market: CoalitionTrading, state: State, decisions: Mapping[str, Floats]) -> BestResponse:
     """Each buyer's best label, the others' held fixed and later stages in equilibrium."""
-    stage, *_ = coalition_stage(market, state)
+    stage, *_ = remember(market, state, "coalition", lambda: coalition_stage(market, state))
     labels = decisions["coalition"][:, :, 0]
     batch, n = labels.shape
     payoff = spread(stage.payoff, batch)
@@ -169,7 +169,7 @@ def _played(
     """Buyers' payoffs (B, N), value less bill by slot (B, Z), shares (B, N) and requests by slot (B, Z, M), NumPy."""
     named = {name: market.backend.asarray(x) for name, x in decisions.items()}
     deal = market.deal(state, named)
-    payoff = market.payoffs(state, named, deal)["buyer"]
+    payoff = market.payoffs(state, named["pricing"][:, :, 0], deal)["buyer"]
     if market.params.sharing == "own":  # the coalition's gain goes by reputation where members keep their own books
         weight = deal.slots * market.backend.numpy(state.theta.reputation)[:, None, :]
         shares = np.sum(weight / np.maximum(weight.sum(axis=2, keepdims=True), 1e-300), axis=1)

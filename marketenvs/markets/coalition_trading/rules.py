@@ -63,7 +63,7 @@ from ...codecs import BoxCodec, Codec, GridCodec, MultiGridCodec, TableCodec
 from ...errors import InvalidParameter
 from ...market import Market, Outcome, Stage, State
 from ...strategy import BestResponse, Equilibrium, SocialOptimum, Strategy
-from . import literal, settlement, solve
+from . import bargaining, literal, settlement, solve
 from .parameters import CoalitionParams, CoalitionTheta, service_mask
 
 
@@ -102,6 +102,8 @@ class CoalitionTrading(Market):
     params: CoalitionParams
 
     def count_roles(self) -> dict[str, int]:
+        if self.params.price_formation == "bargain":  # prices are bargained: sellers decide nothing
+            return {"buyer": self.params.n_buyers}
         return {"seller": self.params.n_sellers, "buyer": self.params.n_buyers}
 
     def build_stages(self) -> tuple[Stage, ...]:
@@ -114,7 +116,8 @@ class CoalitionTrading(Market):
         boxes = [spaces.Box(0.0, 1.0, (d,), np.float32) for d in sizes]
         stages = (Stage("pricing", "seller", price, boxes[1]), Stage("purchase", "buyer", amount, boxes[2]))
         if p.formation == "labels":
-            return (Stage("coalition", "buyer", TableCodec(np.arange(n)[:, None]), boxes[0]), *stages)
+            label = Stage("coalition", "buyer", TableCodec(np.arange(n)[:, None]), boxes[0])
+            return (label,) if p.price_formation == "bargain" else (label, *stages)
         return stages
 
     def setup(self) -> None:
@@ -135,8 +138,7 @@ class CoalitionTrading(Market):
         gains, n = channel.load_trace(self.params.trace), self.params.n_buyers
         if gains.shape[0] % n:
             raise InvalidParameter(f"the trace has {gains.shape[0]} users, which {n} buyers cannot share equally")
-        loss = -10.0 * np.log10(np.maximum(gains, 1e-30))
-        efficiency = self._radio.spectral_efficiency(self._radio.sinr(loss)).mean(axis=1)  # users x slots
+        efficiency = self._radio.trace_efficiency(gains)  # users x slots
         shaped = efficiency.reshape(n, -1, gains.shape[2]).transpose(2, 0, 1)
         return channel.tenant_rate_kbps_per_prb(shaped, self._radio.prb_bandwidth_hz, self.params.scheduler)
 
@@ -154,7 +156,8 @@ class CoalitionTrading(Market):
         scale, zero = theta.money_value * theta.reputation, 0.0 * (theta.reputation + theta.steepness + load)
         ready = settlement.prepare(xp, iterate, scale + zero, theta.steepness + zero, load + zero, self._delay + zero)
         theta = theta._replace(room=room, need_unit=need_unit + 0.0 * theta.reputation, ready=ready)
-        return solve.with_tables(self, theta) if p.integer_prbs or p.sharing == "shapley" else theta
+        tabled = p.integer_prbs or p.sharing == "shapley" or p.price_formation == "bargain"
+        return solve.with_tables(self, theta) if tabled else theta
 
     def history_noise(self) -> Mapping[str, Noise]:
         if self.params.channel != "drop":
@@ -275,10 +278,16 @@ class CoalitionTrading(Market):
         total = xp.sum(both, axis=2, keepdims=True)
         return xp.sum(both / xp.where(total > 0, total, 1.0 + 0.0 * total), axis=1)
 
-    def payoffs(self, state: State, decisions: Mapping[str, Array], deal: Deal) -> dict[str, Array]:
-        """Payoffs of a settled round."""
+    def settled(self, state: State, decisions: Mapping[str, Array]) -> tuple[Deal, Array]:
+        """The round's trade and its prices (B, M)."""
+        if self.params.price_formation == "bargain":
+            return bargaining.deal(self, state, decisions["coalition"][:, :, 0])
+        return self.deal(state, decisions), decisions["pricing"][:, :, 0]
+
+    def payoffs(self, state: State, price: Array, deal: Deal) -> dict[str, Array]:
+        """Payoffs of a settled round, sellers' included where they are no agents."""
         xp, theta = self.xp, state.theta
-        margin = decisions["pricing"][:, :, 0] - theta.lease_price
+        margin = price - theta.lease_price
         size = xp.sum(xp.astype(deal.slots, margin.dtype), axis=2)
         own_size = xp.sum(xp.where(deal.slots, size[:, :, None], 0.0 * size[:, :, None]), axis=1)
         cost = theta.signalling * own_size * (own_size - 1.0)
@@ -294,13 +303,15 @@ class CoalitionTrading(Market):
     def expected(self, state: State, decisions: Mapping[str, Array]) -> dict[str, Array]:
         if self.params.model == "paper":
             return literal.payoffs(self, state, decisions)
-        return self.payoffs(state, decisions, self.deal(state, decisions))
+        deal, price = self.settled(state, decisions)
+        return {role: x for role, x in self.payoffs(state, price, deal).items() if role in self.roles}
 
     def settle(self, state: State, decisions: Mapping[str, Array]) -> Outcome:
         if self.params.model == "paper":
             return literal.settle(self, state, decisions)
-        xp, theta, deal = self.xp, state.theta, self.deal(state, decisions)
-        payoffs, price = self.payoffs(state, decisions, deal), decisions["pricing"][:, :, 0]
+        xp, theta = self.xp, state.theta
+        deal, price = self.settled(state, decisions)
+        payoffs = self.payoffs(state, price, deal)
         sold, total = xp.sum(deal.bought, axis=1), xp.sum(deal.bought, axis=(1, 2))
         need, _ = self.needs(state)
         full = theta.ready.price_scale * need
@@ -322,11 +333,19 @@ class CoalitionTrading(Market):
             "welfare": xp.sum(payoffs["seller"], axis=1) + xp.sum(payoffs["buyer"], axis=1),
             "traded": solve.by_slot(xp, deal, total),
         }
+        if "seller" not in self.roles:
+            metrics["profit"] = payoffs.pop("seller")
         return Outcome(payoffs, metrics)
 
     def remember(self, state: State, decisions: Mapping[str, Array], outcome: Outcome) -> CoalitionHistory:
         seen = {name: outcome.metrics[name] for name in ("sold", "traded", "held")}
-        return state.history._replace(price=decisions["pricing"][:, :, 0], **seen)
+        price = decisions["pricing"][:, :, 0] if "pricing" in decisions else outcome.metrics["price"]
+        return state.history._replace(price=price, **seen)
+
+    def joint_groups(self, state: State, profile: Any) -> np.ndarray:
+        """Which buyers move together at stage ``purchase``: the slot of everybody's coalition, (B, N)."""
+        slots = self.backend.numpy(self.standing(state, profile)[0])
+        return np.broadcast_to(np.argmax(slots, axis=1), (self.batch(state), self.params.n_buyers))
 
     # -- observations -----------------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ...errors import InvalidAction, NotOffered
 from ...solution.gains import certified, payoff_scale
 from ...strategy import Equilibrium, Pure, Reply, SocialOptimum
+from . import bargaining, literal
 from . import coalitions as co
-from . import literal
 from .price_stage import PriceStage, solve_prices
 from .settlement import as_index
 from .values import Curves, coalition_value, demand_each, split, unit_tables, value
@@ -35,7 +35,13 @@ CITATION = (
 def with_tables(market: CoalitionTrading, theta: Any) -> Any:
     """``theta`` with integer value tables and Shapley shares, where the options need them (NumPy, once per reset)."""
     p, real, number = market.params, market.backend.asarray, market.backend.numpy
-    need_unit, rate = number(theta.need_unit), number(theta.prb_rate)
+    try:
+        need_unit, rate = number(theta.need_unit), number(theta.prb_rate)
+    except TypeError as error:  # a tracer of JAX: drawn parameters inside jit
+        raise NotOffered(
+            "integer_prbs, sharing='shapley' and price_formation='bargain' solve their tables with NumPy at reset: with "
+            "drawn parameters call reset outside jax.jit"
+        ) from error
     need = need_unit / np.where(rate > 0, rate, 1.0)
     ready = type(theta.ready)(*(number(f) for f in theta.ready))
     scale = ready.price_scale * (rate > 0)
@@ -45,13 +51,20 @@ def with_tables(market: CoalitionTrading, theta: Any) -> Any:
     members = co.members_of(p.n_buyers)
     if p.integer_prbs:
         most = int(np.round(number(theta.room).sum(axis=1).max()))
-        found = [
+        listed = [
             [unit_tables(Curves(*(f[r] for f in curves)), m, most, raw=not p.convexify) for m in members]
             for r in range(shape[0])
         ]
-        tables = np.array([[t for t, _ in row] for row in found])
-        holdings = np.array([[h for _, h in row] for row in found])
+        tables = np.array([[t for t, _ in row] for row in listed])
+        holdings = np.array([[h for _, h in row] for row in listed])
         theta = theta._replace(tables=real(tables), allocations=real(holdings))
+    if p.price_formation == "bargain":
+        boxes = [number(x) for x in (theta.room, theta.lease_price, theta.price_min, theta.price_max)]
+        rows = max(shape[0], *(x.shape[0] for x in boxes))
+        room, cost, low, high = (np.broadcast_to(x, (rows, x.shape[1])) for x in boxes)
+        wide = Curves(*(np.broadcast_to(f, (rows, shape[1])) for f in curves))
+        found = bargaining.bargains(wide, room, cost, low[:, 0], high[:, 0])
+        theta = theta._replace(bargains=bargaining.Bargains(*(real(x) for x in found)))
     if p.sharing == "shapley":
         surplus = _surplus(
             market, curves, *(number(x) for x in (theta.room, theta.lease_price, theta.price_min, theta.price_max))
@@ -60,7 +73,8 @@ def with_tables(market: CoalitionTrading, theta: Any) -> Any:
         worth = co.characteristic(
             surplus, reputation, np.broadcast_to(number(theta.signalling)[:, 0], surplus.shape[:1])
         )
-        theta = theta._replace(shapley=real(co.shapley_shares(worth)))
+        # Rounded, so that a market's shares do not depend on its neighbours in the batch by a last bit.
+        theta = theta._replace(shapley=real(np.round(co.shapley_shares(worth), 12)))
     return theta
 
 
@@ -140,7 +154,12 @@ def coalition_stage(market: CoalitionTrading, state: State) -> tuple[co.Coalitio
         shares = co.equal_shares(rows, reputation.shape[1])
     else:
         shares = co.reputation_shares(reputation)
-    return co.coalition_stage(surplus, reputation, signalling, shares), surplus, reputation, signalling
+    winnings = None
+    if market.params.price_formation == "bargain":
+        tables = bargaining.Bargains(*(np.asarray(market.backend.numpy(x)) for x in state.theta.bargains))
+        power = np.broadcast_to(theta.bargaining_power[:, 0], (rows,))
+        winnings = bargaining.winnings(tables, power, reputation, co.all_partitions(reputation.shape[1]).codes)
+    return co.coalition_stage(surplus, reputation, signalling, shares, winnings), surplus, reputation, signalling
 
 
 def merged_labels(market: CoalitionTrading, state: State) -> Floats:
@@ -229,7 +248,7 @@ def answer_purchases(market: CoalitionTrading, state: State) -> Pure:
     return Pure(requests(market, state, v, bought))
 
 
-def _memo(market: CoalitionTrading, state: State, name: str, solve: Any) -> Any:
+def remember(market: CoalitionTrading, state: State, name: str, solve: Any) -> Any:
     """Solutions are remembered for as long as the state's parameters and coalitions stay the same objects."""
     key: tuple[Any, ...] = (state.theta, state.history.rate, state.history.labels, state.decisions.get("coalition"))
     key = (*key, state.round if market.params.channel == "trace" else None)
@@ -243,21 +262,17 @@ def equilibrium(market: CoalitionTrading, state: State) -> Equilibrium:
     """Equilibrium of all stages, with its certificate."""
     if market.params.model == "paper":
         return literal.equilibrium(market, state)
+    if market.params.price_formation == "bargain":
+        return bargaining.equilibrium(market, state)
     if market.params.formation != "labels":
         return later_stages(market, state)
     batch, n = market.batch(state), market.params.n_buyers
-    stage, surplus, _, _ = _memo(market, state, "coalition", lambda: coalition_stage(market, state))
-    rows = np.arange(surplus.shape[0])
-    # Nash-stable where there is one (the largest joint payoff of the buyers), else the least gain from moving.
-    own = np.einsum("rpiji->rpij", stage.payoff[:, stage.partitions.moves])
-    gain = np.maximum(own.max(axis=3) - stage.payoff, 0.0).max(axis=2)
-    joint = np.where(stage.nash, stage.payoff.sum(axis=2), -np.inf)
-    chosen = np.where(stage.nash.any(axis=1), np.argmax(joint, axis=1), np.argmin(gain, axis=1))
-    labels = spread(stage.partitions.labels[chosen].astype(float), batch)[:, :, None]
+    named, _, gain, stable = chosen_partition(market, state)
+    labels = spread(named, batch)[:, :, None]
     here = market.commit(state, "coalition", market.check_decisions(state, "coalition", labels))
     later = later_stages(market, here)
-    exists = spread(stage.nash.any(axis=1), batch)
-    epsilon = np.maximum(later.epsilon, spread(gain[rows, chosen], batch))
+    exists = spread(stable, batch)
+    epsilon = np.maximum(later.epsilon, spread(gain, batch))
     ok = certified(later.kind, epsilon, payoff_scale(later.values)) & exists & later.certified
 
     def prices(at: State) -> Any:
@@ -287,6 +302,21 @@ def equilibrium(market: CoalitionTrading, state: State) -> Equilibrium:
     )
 
 
+def chosen_partition(market: CoalitionTrading, state: State) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
+    """Labels (R, N) of the partition taken for the equilibrium, payoffs (R, N), gain left (R,) and whether it is stable (R,).
+
+    Nash-stable where there is one (the largest joint payoff of the buyers), else the least gain from moving.
+    """
+    stage, *_ = remember(market, state, "coalition", lambda: coalition_stage(market, state))
+    rows = np.arange(len(stage.payoff))
+    own = np.einsum("rpiji->rpij", stage.payoff[:, stage.partitions.moves])
+    gain = np.maximum(own.max(axis=3) - stage.payoff, 0.0).max(axis=2)
+    joint = np.where(stage.nash, stage.payoff.sum(axis=2), -np.inf)
+    stable = stage.nash.any(axis=1)
+    chosen = np.where(stable, np.argmax(joint, axis=1), np.argmin(gain, axis=1))
+    return stage.partitions.labels[chosen].astype(float), stage.payoff[rows, chosen], gain[rows, chosen], stable
+
+
 def later_stages(market: CoalitionTrading, state: State) -> Equilibrium:
     """Prices and purchases at the state's coalitions."""
     batch = market.batch(state)
@@ -296,7 +326,7 @@ def later_stages(market: CoalitionTrading, state: State) -> Equilibrium:
         stage = answer_prices(market, state, v)
         return v, stage, buyer_payoffs(market, state, v, stage)
 
-    _, stage, buyers = _memo(market, state, "prices", solved)
+    _, stage, buyers = remember(market, state, "prices", solved)
     values = {"seller": spread(stage.profit, batch), "buyer": spread(buyers, batch)}
     epsilon = spread(stage.epsilon, batch)
     path: dict[str, Any] = {"pricing": None, "purchase": None}
