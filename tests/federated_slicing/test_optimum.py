@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import Bounds, LinearConstraint, milp, minimize
 
 from marketenvs.markets.federated_slicing import oracle
-from marketenvs.markets.federated_slicing.optimum import fluid_optimum, integer_optimum, welfare
+from marketenvs.markets.federated_slicing.bounds import welfare_bound
+from marketenvs.markets.federated_slicing.optimum import _flat, fluid_optimum, integer_optimum, welfare
 
 from .reference import CASES, DELAY, PHI0, SHARE
 
@@ -97,3 +98,36 @@ def test_fluid_optimum_of_many_markets_keeps_to_the_pool():
     assert np.all(best.upper >= best.welfare)
     with pytest.raises(ValueError, match="up to 64"):
         fluid_optimum(oracle.game(np.ones(65), request_min=0.01))
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.fluid])
+def test_bound_lies_above_the_specifications_optimum_and_close(name):
+    case = CASES[name]
+    best = fluid_optimum(build(case))
+    # Case H: any of six equal slices may be starved, so the value has a jump in its slope there and the bound is loosest.
+    assert case.fluid - 1e-9 <= best.upper <= case.fluid + (2e-2 if name == "H" else 1e-3)
+
+
+@pytest.mark.parametrize("steepness", [10.0, 3.5])
+def test_bound_holds_against_exhaustive_search(steepness):
+    """Also for rate slices with two peaks (steepness 3.5), whose rewards do not rise everywhere below the better one."""
+    rng = np.random.default_rng(3)
+    for scarcity in (0.3, 0.5, 0.7, 0.9):
+        need = rng.uniform(0.3, 30, 3)
+        g = oracle.game(
+            need, [0.0, 0.8, 0.0], [False, True, False], capacity=scarcity * need.sum(), steepness=steepness,
+            request_max=1.5 * need.sum(), request_min=1e-3,
+        )  # fmt: skip
+        best = fluid_optimum(g)
+        searched = brute_force(g, step=0.01 * need.sum())
+        assert searched <= best.upper + 1e-12
+        assert best.upper - max(best.welfare, searched) <= 2e-2
+
+
+def test_bound_does_not_depend_on_the_allocation_that_sets_its_price():
+    rng = np.random.default_rng(4)
+    g, _ = _flat(oracle.game(rng.uniform(1, 25, (20, 6)), rng.uniform(0, 0.9, (20, 6)), DELAY))
+    top = oracle.peaks(g)[0]
+    best = fluid_optimum(g).welfare
+    for grants in (np.minimum(top, 50 / 6), rng.dirichlet(np.ones(6), 20) * 50, np.zeros((20, 6))):
+        assert np.all(welfare_bound(g, np.minimum(grants, top), top) >= best - 1e-12)

@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 DRAWS = 128
 CANDIDATES = 48
 BUDGET = 40_000_000  # payoffs that one reply may evaluate per candidate list; very large markets use fewer draws
+LARGE = 100_000  # slices in all markets together from which fewer candidates are tried (a crowd's sum hardly varies)
 
 
 def draw_requests(market: FederatedSlicing, state: State, strategy: Strategy) -> Floats:
@@ -68,7 +69,7 @@ def reply(market: FederatedSlicing, state: State, strategy: Strategy) -> BestRes
     low, high = np.broadcast_to(g.request_min, g.need.shape), np.broadcast_to(g.request_max, g.need.shape)
     half = max(1, len(draws) // 2)
     first, second = (draws[:half], draws[half:]) if len(draws) > 1 else (draws, draws)
-    count = CANDIDATES if value is _sums else CANDIDATES // 3
+    count = CANDIDATES if value is _sums and g.need.size < LARGE else CANDIDATES // 3
     if offered is not None:
         candidates = [offered[..., k] for k in range(offered.shape[-1])]
     else:

@@ -121,7 +121,7 @@ def equilibrium(market: FederatedSlicing, state: State) -> Equilibrium:
         method = "sequential best response; gains by enumeration of every request on offer"
     elif regime == "team":
         requests, gains = _team(market, state, g)
-        kind, method, stated = "bound", "social optimum; gains bounded by what any allocation could add", 2e-2
+        kind, method, stated = "bound", "social optimum; gains bounded by what any allocation could add", 5e-3
         selection = "the social optimum"
     elif regime == "numeric":
         requests, gains = numeric.equilibrium(g, own_payoff(market, state))
@@ -231,7 +231,7 @@ def optimum(market: FederatedSlicing, state: State) -> SocialOptimum:
         best, kind, method = optima.priced_optimum(g), "estimate", "one price per block, bisected"
     else:
         best, kind = optima.fluid_optimum(g), "bound"
-        method = "dynamic programme on W/1000, local refinement to 1e-9 RB, Newton"
+        method = "dynamic programme on W/1000, local refinement to 1e-9 RB, Newton; bound by priced cells"
     decisions = market.by_stage({"request": best.grants[:, :, None]})
     return SocialOptimum(best.welfare, decisions, kind, method, {"grants": best.grants, "upper": best.upper})
 

@@ -19,6 +19,8 @@ TASKS = (
         "slicing-load",
         "FederatedSlicing-v0",
         "drawn",
+        # The issue says load ~ U(.2, 2) and nothing else. Needs are fresh in every slot and vary more: with the preset's
+        # slow needs (AR(1), .85; deviation .4) myopic play scored .975.
         {"load": Uniform(0.2, 2.0), "need_sd": 0.6, "need_rho": 0.0},
         title="load drawn from a fifth of the pool to twice the pool",
         tests="truthful at low load, asking the cap under scarcity",
@@ -36,15 +38,29 @@ TASKS = (
         "slicing-1000",
         "FederatedSlicing-v0",
         "many",
+        # The issue says reduced-form needs. With a load that stays myopic play scored .992 (a crowd's sum hardly moves), so
+        # the load is drawn and jumps by half in three slots of five, unannounced.
         {"load": Uniform(0.3, 1.6), "drift": {"load": Jump(0.6, 0.5, (0.3, 2.0))}},
         title="a thousand slices",
         tests="scale: one shared policy for slices of every kind",
         rounds=20_000,
+        # 200,000 requests per profile: fewer draws keep the evaluation of a stochastic policy near 2 s.
+        plan=Plan(draws=32),
     ),
     Definition(
         "slicing-team",
         "FederatedSlicing-v0",
         "team",
+        # The issue says only reward=team with the fluid optimum. Needs are fresh in every slot and public: which slice
+        # should starve depends on all needs, and with a slice's own need alone nobody could know. All draws are certified
+        # (welfare within 5e-3 per slice of a proved bound).
+        {
+            "need_sd": 0.6,
+            "need_rho": 0.0,
+            "day_amplitude": 0.0,
+            "horizon": 20,
+            "observation": "full",
+        },
         title="shared reward",
         tests="cooperation: under scarcity the optimum starves some slices",
         track="team",
@@ -67,3 +83,29 @@ QUICK_ALGORITHMS = {
     "dt_mafl": 600,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""
+
+SUITE_V1 = ("slicing-fixed", "slicing-load", "slicing-day", "slicing-1000", "slicing-team")
+_SIX = ("slicing-fixed", "slicing-load", "slicing-day", "slicing-team")
+_SMALL = {name: 5_000 for name in _SIX}
+_TABLES = {name: 10_000 for name in _SIX} | {"slicing-1000": 2_000}
+V1_ALGORITHMS = {
+    "random": None,
+    "equilibrium": None,
+    "best_constant": None,
+    "myopic": None,
+    "damped_best_response": None,
+    "slicing_truthful": None,
+    "slicing_all_max": None,
+    "slicing_static": None,
+    "netshare": None,
+    "bandit": _TABLES,
+    "q_learning": _TABLES,
+    "pga_app": {name: 10_000 for name in _SIX},
+    "giga_wolf": {name: 10_000 for name in _SIX},
+    "madqn": _SMALL,
+    "independent_ddpg": _SMALL,
+    "federated_ddpg": _SMALL,
+    "central_ddpg": _SMALL,
+    "dt_mafl": {"slicing-day": 5_000},
+}
+"""What ``marketenvs benchmark suite-v1`` runs here: algorithm -> None (its own quick budget) or {task: rounds}."""
