@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from marketenvs.arrays import Distribution
 from marketenvs.errors import InvalidParameter
 from marketenvs.market import Market, Stage, State
 from marketenvs.policy import Policy
@@ -77,14 +78,14 @@ def run_sessions(
     sessions: int,
     periods: int,
     settings: Settings | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[Any] = 0,
     kernel: str = "auto",
     report: Any = None,
 ) -> Sessions:
     """Play sessions until all have converged or ``periods`` are over.
 
     Args:
-        payoff: stage profits ``(N, K, ..., K)``.
+        payoff: stage profits ``(N, K, ..., K)``, or ``(S, N, K, ..., K)`` for a market of its own in every session.
         sessions: S.
         periods: most periods.
         settings: learning parameters; default: the published ones.
@@ -97,9 +98,10 @@ def run_sessions(
     """
     settings = settings or Settings()
     payoff = np.ascontiguousarray(payoff, dtype=np.float64)
-    n, k = payoff.shape[0], payoff.shape[-1]
-    if payoff.shape != (n, *((k,) * n)):
-        raise InvalidParameter(f"payoff must have shape (N, K, ..., K), got {payoff.shape}")
+    k = payoff.shape[-1]
+    n = payoff.ndim - 1 if payoff.shape[0] == payoff.ndim - 1 and len(set(payoff.shape[1:])) == 1 else payoff.ndim - 2
+    if payoff.shape not in ((n, *((k,) * n)), (sessions, n, *((k,) * n))):
+        raise InvalidParameter(f"payoff must have shape (N, K, ..., K) or (S, N, K, ..., K), got {payoff.shape}")
     found = importlib.util.find_spec("numba") is not None
     if kernel not in ("auto", "numpy", "numba"):
         raise InvalidParameter(f"kernel must be 'auto', 'numpy' or 'numba', got {kernel!r}")
@@ -111,9 +113,11 @@ def run_sessions(
         raise InvalidParameter(f"{len(streams)} seeds were given for {sessions} sessions")
     each = sessions // len(streams)
     states = k**n
-    flat = payoff.reshape(n, states)
-    start = np.stack([np.moveaxis(payoff[i], i, 0).reshape(k, -1).mean(1) for i in range(n)]) / (1 - settings.discount)
-    q = np.broadcast_to(start[None, :, None, :], (sessions, n, states, k)).copy()
+    flat = payoff.reshape(-1, n, states)  # one row, or one for every session
+    cube = payoff.reshape(-1, n, *((k,) * n))
+    start = [np.moveaxis(cube[:, i], i + 1, 1).reshape(len(cube), k, -1).mean(2) for i in range(n)]
+    first = np.stack(start, 1) / (1 - settings.discount)
+    q = np.broadcast_to(first[:, :, None, :], (sessions, n, states, k)).copy()
     greedy = q.argmax(-1).astype(np.int64)
     state = np.concatenate([rng.integers(0, states, size=each) for rng in streams])
     changed = np.zeros(sessions, np.int64)  # period of the last change of greedy play
@@ -129,6 +133,7 @@ def run_sessions(
         else:
             part = [q[live], greedy[live], state[live], changed[live]]
             draws = np.ascontiguousarray(u[:, live])
+            own = flat if len(flat) == 1 else flat[live]
             advance(
                 part[0],
                 part[1],
@@ -136,7 +141,7 @@ def run_sessions(
                 part[3],
                 draws,
                 explore,
-                flat,
+                own,
                 settings.learning_rate,
                 settings.discount,
                 played,
@@ -171,7 +176,8 @@ def _advance(
     best = greedy.reshape(-1)
     base = (np.arange(sessions * n) * states).reshape(sessions, n)
     place = k ** np.arange(n - 1, -1, -1)
-    sellers = np.arange(n) * states
+    market = np.arange(sessions)[:, None] if len(payoff) > 1 else 0
+    sellers = (market * n + np.arange(n)) * states
     profits = payoff.reshape(-1)
     for t in range(block):
         row = base + state[:, None]
@@ -207,6 +213,7 @@ def _compiled() -> Any:
         action = np.empty(n, np.int64)
         for s in range(sessions):
             here = state[s]
+            earned = payoff[s if len(payoff) > 1 else 0]
             for t in range(block):
                 after = 0
                 for i in range(n):
@@ -223,7 +230,7 @@ def _compiled() -> Any:
                     a = action[i]
                     future = q[s, i, after, greedy[s, i, after]]
                     old = q[s, i, here, a]
-                    new = old + rate * (payoff[i, after] + discount * future - old)
+                    new = old + rate * (earned[i, after] + discount * future - old)
                     q[s, i, here, a] = new
                     b = greedy[s, i, here]
                     best = b
@@ -249,8 +256,16 @@ def _compiled() -> Any:
 
 
 def greedy_profit(greedy: NDArray[np.int64], state: NDArray[np.int64], payoff: Floats, k: int) -> Floats:
-    """Mean profit ``(S, N)`` over the cycle that greedy play from ``state`` runs into."""
+    """Mean profit ``(S, N)`` over the cycle that greedy play from ``state`` runs into.
+
+    Args:
+        greedy: greedy levels, ``(S, N, K^N)``.
+        state: where to begin, ``(S,)``.
+        payoff: ``(N, K^N)``, or ``(1 or S, N, K^N)``.
+        k: levels.
+    """
     sessions, n, states = greedy.shape
+    payoff = np.broadcast_to(payoff, (sessions, n, states))
     place = k ** np.arange(n - 1, -1, -1)
     rows = np.arange(sessions)
     here = np.array(state)
@@ -260,7 +275,7 @@ def greedy_profit(greedy: NDArray[np.int64], state: NDArray[np.int64], payoff: F
     open_ = np.ones(sessions, bool)
     for _ in range(states):
         here = np.stack([greedy[rows, i, here] for i in range(n)], -1) @ place
-        total += np.where(open_[:, None], payoff[:, here].T, 0.0)
+        total += np.where(open_[:, None], np.take_along_axis(payoff, here[:, None, None], 2)[:, :, 0], 0.0)
         length += open_
         open_ &= here != begin
         if not np.any(open_):
@@ -275,18 +290,24 @@ def greedy_policies(sessions: Sessions) -> Floats:
 
 
 class MemoryOne(Policy):
-    """Prices by a table over last round's price profile, read from the observation.
+    """Prices by tables over last round's price profile, read from the observation.
+
+    With several tables the one learnt in the most similar market is played: similar in the costs and qualities that
+    ``observation="full"`` shows.
 
     Args:
-        play: level of each seller in each state, ``(N, K^N)``.
+        play: level of each seller in each state, ``(N, K^N)`` or ``(R, N, K^N)``.
+        types: what the R markets looked like, ``(R, 2 N)``: costs and qualities as observed by seller 0.
     """
 
-    def __init__(self, play: NDArray[np.int64]):
+    def __init__(self, play: NDArray[np.int64], types: Floats | None = None):
         self.play = np.asarray(play, dtype=np.int64)
+        self.types = None if types is None else np.asarray(types, dtype=np.float64)
 
     def act_at(self, stage: Stage, obs: np.ndarray, mask: np.ndarray | None, state: State) -> np.ndarray:
         market: Any = self.market
-        n = self.play.shape[0]
+        tables = self.play if self.play.ndim == 3 else self.play[None]
+        n = tables.shape[1]
         k = market.params.price_levels
         low, high = (
             np.broadcast_to(market.backend.numpy(x), (*obs.shape[:2], 1)) for x in market.bounds(state, stage.name)
@@ -295,9 +316,13 @@ class MemoryOne(Policy):
         level = np.clip(np.rint((last - low) / (high - low) * (k - 1)), 0, k - 1).astype(np.int64)
         out = np.empty((*obs.shape[:2], 1))
         for i in range(n):
-            own = level[:, i, (np.arange(n) - i) % n]  # back to the sellers' order
-            index = own @ (k ** np.arange(n - 1, -1, -1))
-            out[:, i, 0] = low[:, i, 0] + (high - low)[:, i, 0] * self.play[i, index] / (k - 1)
+            order = (np.arange(n) - i) % n  # back to the sellers' order
+            index = level[:, i, order] @ (k ** np.arange(n - 1, -1, -1))
+            table = 0
+            if self.types is not None:
+                seen = observed_type(obs[:, i], n, order)
+                table = ((seen[:, None] - self.types[None]) ** 2).sum(-1).argmin(-1)
+            out[:, i, 0] = low[:, i, 0] + (high - low)[:, i, 0] * tables[table, i, index] / (k - 1)
         return out
 
     def act(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -305,23 +330,40 @@ class MemoryOne(Policy):
 
     def export(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """JSON settings and arrays."""
-        return {}, {"play": self.play}
+        return {}, {"play": self.play} | ({} if self.types is None else {"types": self.types})
 
     @classmethod
     def restore(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> MemoryOne:
         """The inverse of :meth:`export`."""
-        return cls(arrays["play"])
+        return cls(arrays["play"], arrays.get("types"))
+
+
+def observed_type(obs: Floats, n: int, order: NDArray[np.int64]) -> Floats:
+    """Costs and qualities ``(B, 2 N)`` in the sellers' order, from one seller's full observation ``(B, d)`` (logit)."""
+    cost = np.concatenate([obs[:, 2 * n + 1, None], obs[:, 2 * n + 5 : 3 * n + 4]], 1)
+    return np.concatenate([cost[:, order], obs[:, -n:][:, order]], 1)
 
 
 def payoff_table(market: Market, state: State) -> Floats:
-    """Stage profits ``(N, K, ..., K)`` of a one-stage pricing market on its price grid, from the market's own rules."""
+    """Stage profits ``(N, K, ..., K)`` of the first market of ``state``; see `payoff_tables`."""
+    return payoff_tables(market, market.take(state, np.zeros(1, dtype=int)))[0]
+
+
+def payoff_tables(market: Market, state: State) -> Floats:
+    """Stage profits ``(B, N, K, ..., K)`` of one-stage pricing markets on their price grids, from the market's own rules."""
     n, k = market.roles["seller"], int(market.params.price_levels)  # type: ignore[attr-defined]
     mesh = np.stack(np.meshgrid(*[np.arange(k)] * n, indexing="ij"), -1).reshape(-1, n)
-    low, high = (market.backend.numpy(x)[0, :, 0] for x in market.bounds(state, "pricing"))
-    price = low + (high - low) * mesh / (k - 1)
-    many = market.take(state, np.zeros(len(mesh), dtype=int))
-    table = market.backend.numpy(market.payoff(many, {"pricing": price[:, :, None]})["seller"])
-    return np.ascontiguousarray(table.T.reshape(n, *((k,) * n)))
+    batch = market.batch(state)
+    many = market.take(state, np.repeat(np.arange(batch), len(mesh)))
+    low, high = (market.backend.numpy(x) for x in market.bounds(many, "pricing"))
+    price = low + (high - low) * np.tile(mesh, (batch, 1))[:, :, None] / (k - 1)
+    table = market.backend.numpy(market.payoff(many, {"pricing": price})["seller"]).reshape(batch, len(mesh), n)
+    return np.ascontiguousarray(np.moveaxis(table, 2, 1)).reshape(batch, n, *((k,) * n))
+
+
+def drawn(market: Market) -> list[str]:
+    """Names of the parameters that differ by market."""
+    return [f.name for f in fields(market.params) if isinstance(getattr(market.params, f.name), Distribution)]
 
 
 def playable(market: Market) -> str | None:
@@ -331,18 +373,55 @@ def playable(market: Market) -> str | None:
         return "memory-one Q-learning needs sellers alone (matching 'logit' or 'clearing') on a price grid"
     if p.price_levels**p.n_sellers > 5000:
         return f"{p.price_levels} levels and {p.n_sellers} sellers make too many states"
+    unseen = [name for name in drawn(market) if p.observation != "full" or name not in ("quality", "unit_cost")]
+    if unseen:
+        return f"its tables belong to a known market, and sellers do not see {', '.join(unseen)} (differs by market)"
     return None
 
 
-def train_many(task: Any, seeds: Sequence[int], budget: int, report: Report | None = None) -> list[Policies]:
-    """One session per seed, all at once; ``budget`` periods at most."""
+def train_many(
+    task: Any, seeds: Sequence[int], budget: int, report: Report | None = None, markets: int = 32
+) -> list[Policies]:
+    """One session per seed and training market, all at once.
+
+    Args:
+        task: Task with a logit or clearing market on a price grid.
+        seeds: One run each.
+        budget: Periods of a run at most, shared equally by its sessions. Where a session has less than a million,
+            exploration falls faster than published, to the same ``exp(-4)`` at its end.
+        report: Told at the end.
+        markets: Where costs or qualities differ by market: training markets of a run, each with its own session; play
+            is by the most similar one.
+
+    Raises:
+        InvalidParameter: ``markets`` below 1.
+    """
+    if markets < 1:
+        raise InvalidParameter(f"markets must be at least 1, got {markets}")
     market = task.make_market()
-    table = payoff_table(market, market.reset(0))
-    found = run_sessions(table, len(seeds), budget, seed=[int(s) for s in seeds])
-    play = found.q.argmax(-1)
+    each = markets if drawn(market) else 1
+    periods = max(budget // each, 1)
+    settings = Settings(decay=max(Settings.decay, 4.0 / periods))
+    n = market.roles["seller"]
+    if each == 1:
+        state, table = None, payoff_table(market, market.reset(0))
+    else:
+        state = market.reset(
+            seed=[s for seed in seeds for s in np.random.SeedSequence(seed).generate_state(each).tolist()]
+        )
+        table = payoff_tables(market, state)
+    streams = [x for seed in seeds for x in ([int(seed)] if each == 1 else [(int(seed), r) for r in range(each)])]
+    found = run_sessions(table, len(streams), periods, settings, seed=streams)
+    play = found.q.argmax(-1).reshape(len(seeds), each, n, -1)
+    types = None
+    if state is not None:
+        obs = market.backend.numpy(market.observe(state, "pricing"))[:, 0]
+        types = observed_type(obs, n, np.arange(n)).reshape(len(seeds), each, -1)
     if report is not None:
         report(budget)
-    return [{"seller": MemoryOne(play[s])} for s in range(len(seeds))]
+    return [
+        {"seller": MemoryOne(play[s, 0]) if types is None else MemoryOne(play[s], types[s])} for s in range(len(seeds))
+    ]
 
 
 ALGORITHM = Algorithm(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...strategy import BestResponse, Pure, Samples, Strategy
+from ...strategy import BestResponse, Pure, Sampler, Samples, Strategy
 from . import clearing, games, logit, sellers
 from .bidders import MOST_BUYERS, alike, bidding_reply, samples_outcome
 from .mixtures import mixture_reply
@@ -199,8 +199,11 @@ def mixed_reply(market: SpectrumBertrand, state: State, stage: str, profile: Map
                 "exact" if exact else "bound",
                 "symmetric mixture, exact win probabilities",
             )
-        if isinstance(strategy, Samples) and p.matching == "channel" and p.n_buyers <= MOST_BUYERS:
-            return mixture_reply(market, game, price, strategy)
+        if p.matching == "channel" and p.n_buyers <= MOST_BUYERS:
+            if isinstance(strategy, Sampler):
+                strategy = _quantiles(strategy, shape)
+            if isinstance(strategy, Samples):
+                return mixture_reply(market, game, price, strategy)
     if stage == "pricing" and isinstance(pricing, Pure) and p.values == "common":
         posted = market.backend.numpy(market.committed(state, {"pricing": pricing.decisions}).decisions["pricing"])
         return best_reply(market, state, "pricing", {"pricing": posted})  # what buyers play is replaced by their answer
@@ -211,6 +214,13 @@ def mixed_reply(market: SpectrumBertrand, state: State, stage: str, profile: Map
     from ...solution import mixtures
 
     return mixtures.sampled_best_response(market, state, stage, profile)
+
+
+def _quantiles(strategy: Sampler, shape: tuple[int, int], size: int = 64) -> Samples:
+    """A sampler as equally likely atoms in the middle of equal slices; every other slice first, so that halves are alike."""
+    cuts = (np.arange(size) + 0.5) / size
+    values = [strategy.draw(np.full(shape, u)) for u in np.concatenate([cuts[::2], cuts[1::2]])]
+    return Samples(np.stack(values), np.full((size, *shape), 1.0 / size))
 
 
 def _price_mixture_reply(market: SpectrumBertrand, state: State, strategy: Strategy) -> BestResponse | None:
@@ -239,12 +249,11 @@ def _price_mixture_reply(market: SpectrumBertrand, state: State, strategy: Strat
         if values.shape[0] * batch > 40_000:
             return None
         low, high = theta.price_floor * theta.worth, theta.price_cap * theta.worth
-        size = p.price_levels or 129
+        size = p.price_levels or 65
         grid = low + (high - low) * np.linspace(0, 1, size)
         best, gains, base = np.zeros((batch, n)), np.zeros((batch, n)), np.zeros((batch, n))
         for j in (0, 1):
-            own = grid if p.price_levels is not None else np.concatenate([grid, values[:, :, j].T], -1)
-            own = np.concatenate([own, values[:, :, j].T], -1)
+            own = np.concatenate([grid, values[:, :, j].T], -1)  # the prices played come last
             rival = values[:, :, 1 - j].T
             pair = [own[:, :, None], rival[:, None, :]]
             offers = np.stack(np.broadcast_arrays(*(pair if j == 0 else pair[::-1])), -1)

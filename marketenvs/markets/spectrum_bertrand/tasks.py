@@ -21,6 +21,7 @@ TASKS = (
         title="costs and channels differ by market",
         tests="choice, congestion, mixed bids",
         rounds=300_000,
+        plan=Plan(prefixes=4, draws=64),
     ),
     Definition(
         "spectrum-clearing",
@@ -36,11 +37,29 @@ TASKS = (
         "spectrum-calvano",
         "SpectrumBertrand-v0",
         "calvano",
-        title="logit pricing with memory, 15 prices",
-        tests="collusion: read Delta and repeated.dynamic_regret beside the stage score, which a constant wins",
+        {
+            "quality": Uniform(1.4, 2.6),
+            "unit_cost": Uniform(0.8, 1.2),
+            "price_floor": 0.95,
+            "price_cap": 2.5,
+            "observation": "full",
+        },
+        title="logit pricing with memory one, 15 prices; qualities and costs differ by market",
+        tests="the future matters: exact dynamic regret at delta = .95, with stage score and collusion index beside it",
         rounds=1_000_000,
+        discount=0.95,
+        plan=Plan(markets=100, draws=64),
+    ),
+    Definition(
+        "spectrum-study",
+        "SpectrumBertrand-v0",
+        "calvano",
+        title="the published collusion study: one known logit market",
+        tests="tripwire: the stage equilibrium's price, always, has no dynamic regret; watch the collusion index",
+        rounds=1_000_000,
+        discount=0.95,
         tripwire=True,
-        plan=Plan(markets=20),
+        plan=Plan(markets=1, draws=64),
     ),
     Definition(
         "spectrum-logit",
@@ -74,3 +93,29 @@ QUICK_ALGORITHMS = {
     "q_learning": 4_000,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""
+
+SUITE_V1 = ("spectrum-fixed", "spectrum-channel", "spectrum-clearing", "spectrum-calvano")
+_TABLES = {
+    "spectrum-fixed": 10_000,
+    "spectrum-channel": 10_000,
+    "spectrum-clearing": 20_000,
+    "spectrum-calvano": 20_000,
+}
+V1_ALGORITHMS = {
+    "random": None,
+    "equilibrium": None,
+    "best_constant": None,
+    "myopic": None,
+    "damped_best_response": None,
+    "fictitious_play": None,
+    "zero_intelligence": None,
+    "truthful": None,
+    "share_rule": None,
+    "qpml": _TABLES,
+    "qpml_independent": _TABLES,
+    "exp3": _TABLES,
+    "regret_matching": _TABLES,
+    "q_learning": _TABLES,
+    "calvano_q": {"spectrum-calvano": 1_000_000},
+}
+"""What ``marketenvs benchmark suite-v1`` trains here for the committed reference results."""

@@ -218,6 +218,9 @@ def solve_buyers(
         q = density_at(payment, value, value - margin, level[..., None], buyers, capacity)
         return (urns * q).sum(-1) - 1.0
 
+    if payment == "first_price" and buyers > 1 and np.all(capacity == 1):
+        return _first_price_channels(margin, buyers, urns)
+
     crowded = excess(floor, value, margin, urns, capacity) > 0
     level, filled = floor, None
     if np.any(crowded):
@@ -236,6 +239,37 @@ def solve_buyers(
     if filled is not None:
         q = np.where(crowded[..., None], filled, q)
     return BuyerStage(level, q, np.where(crowded | taken, 0.0, spare))
+
+
+def _first_price_channels(margin: Floats, buyers: int, urns: NDArray) -> BuyerStage:
+    """First price on channels (``k = 1``, ``M > 1``) in closed form.
+
+    ``q_j = 1 - (pi / m_j)^(1 / (M - 1))`` with margins ``m_j = U - p_j``; that the masses sum to one over the sellers in
+    use gives ``pi^(1 / (M - 1)) = (sum L - 1) / sum L m^(-1 / (M - 1))``. Sellers enter in order of their margins, and
+    one more seller raises ``pi`` exactly if its margin exceeds it, so the largest ``pi`` over all entries is the one.
+    """
+    power = 1.0 / (buyers - 1)
+    usable = margin > 0
+    best = np.where(usable, margin, 0.0).max(-1, keepdims=True)
+    scale = np.where(best > 0, best, 1.0)
+    with np.errstate(divide="ignore"):
+        root = np.exp(power * np.log(np.where(usable, margin, 0.0) / scale))  # of the relative margin, in [0, 1]
+    per_root = np.broadcast_to(urns, root.shape) / np.where(root > 0, root, np.inf)
+    level = np.zeros(best.shape)
+    for j in range(root.shape[-1]):  # seller j and everybody better
+        inside = root >= root[..., j : j + 1]
+        number, weight = (urns * inside).sum(-1, keepdims=True), (per_root * inside).sum(-1, keepdims=True)
+        level = np.maximum(level, np.where(root[..., j : j + 1] > 0, (number - 1.0) / np.maximum(weight, 1e-300), 0.0))
+    level = np.minimum(level, 1.0)
+    q = np.where(root > level, 1.0 - level / np.where(root > 0, root, 1.0), 0.0)
+    mass = (urns * q).sum(-1, keepdims=True)
+    trades = mass > 0
+    # nobody above the value, some exactly at it: buyers are indifferent, and trade
+    free = (margin == 0) & ~trades
+    room = (urns * free).sum(-1, keepdims=True)
+    q = np.where(trades, q / np.where(trades, mass, 1.0), free / np.where(room > 0, room, 1.0))
+    payoff = np.where(trades, best * level ** (buyers - 1), 0.0)[..., 0]
+    return BuyerStage(payoff, q, np.where(trades | (room > 0), 0.0, 1.0)[..., 0])
 
 
 def _crowded(
