@@ -8,7 +8,10 @@ the groups share:
 targets and Adam's moments stay
   local), forecasts from the twin;
 * ``federated``: the same without a twin;  ``independent_ddpg``: nothing is shared;
-* ``central_ddpg``: one DDPG on all observations, paid the mean reward (an upper reference for learning);
+* ``central_ddpg``: one DDPG on all observations that maximises the sum of rewards (an upper reference for welfare, not for
+  the equilibrium). Its critic has one output per slice (their sum is the value) and its actor inverts gradients at the
+  bounds (Hausknecht & Stone, ICLR 2016): with one mean reward and a plain tanh head 93 % of its actions end at a bound;
+* ``shared_ddpg``: one network for all slices, averaged in every step: the limit tau = 1, for crowds of slices;
 * ``madqn``: independent double DQN on 16 equal steps of the action, no communication.
 
 One averaged policy serves rate and delay slices, so observations must tell them apart (entries 8 and 9 do). The market
@@ -23,8 +26,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,11 +39,14 @@ from marketenvs.policy import Policy, Transition
 
 from .registry import Algorithm
 from .run import Policies, Report, Streams, play
+from .slice_networks import LEVELS, SlicePolicy, Twin, features, with_twin
 
 Floats = NDArray[np.float64]
 MARKET = "FederatedSlicing-v0"
-LEVELS = 16
 MOST_SLICES = 32
+MOST_KEPT = 32
+"""Slices whose transitions a shared network keeps per slot; a crowd takes turns."""
+SCHEMES = ("federated", "independent", "central", "shared", "dqn")
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Settings:
     """Constants of a scheme.
 
     Attributes:
-        scheme: "federated", "independent", "central" or "dqn".
+        scheme: "federated", "independent", "central", "shared" or "dqn".
         twin: replace the forecast shown by the twin's.
         hidden: neurons of the hidden layers (the paper: six layers of 64).
         rate: Adam's step size of the actor.
@@ -80,156 +86,14 @@ class Settings:
     period: int = 100
 
     def __post_init__(self) -> None:
-        if self.scheme not in ("federated", "independent", "central", "dqn"):
-            raise InvalidParameter(f"unknown scheme {self.scheme!r}; federated, independent, central or dqn")
+        if self.scheme not in SCHEMES:
+            raise InvalidParameter(f"unknown scheme {self.scheme!r}; {', '.join(SCHEMES)}")
 
-
-class Twin:
-    """Recursive least squares of log need on its last four values and the time of day; one forecaster per (market, slice).
-
-    Args:
-        batch: markets.
-        count: slices.
-    """
-
-    lags, memory = 4, 0.999
-
-    def __init__(self, batch: int, count: int):
-        size = self.lags + 3
-        self.weights = np.zeros((batch, count, size))
-        self.weights[:, :, 0] = 1.0
-        self.inverse = np.broadcast_to(10.0 * np.eye(size), (batch, count, size, size)).copy()
-        self.past: Floats | None = None
-
-    def _regressors(self, past: Floats, clock: Floats) -> Floats:
-        return np.concatenate([past, clock, np.ones((*past.shape[:2], 1))], axis=2)
-
-    def forecast(self, clock: Floats) -> Floats | None:
-        """Exp of the forecast of the log need (B, M); None before the first observation."""
-        if self.past is None:
-            return None
-        value = np.sum(self.weights * self._regressors(self.past, clock), axis=2)
-        last = self.past[:, :, 0]
-        return np.exp(np.clip(value, last - 1.5, last + 1.5))
-
-    def observe(self, need: Floats, clock: Floats, learn: bool = True) -> None:
-        """Learn from the need (B, M) that followed ``clock`` (B, M, 2)."""
-        log = np.log(np.maximum(need, 1e-9))
-        if self.past is None:
-            self.past = np.repeat(log[:, :, None], self.lags, axis=2)
-            return
-        if learn:
-            x = self._regressors(self.past, clock)
-            gain = np.einsum("bmij,bmj->bmi", self.inverse, x)
-            scale = self.memory + np.sum(gain * x, axis=2, keepdims=True)
-            error = log[:, :, None] - np.sum(self.weights * x, axis=2, keepdims=True)
-            self.weights = self.weights + gain / scale * error
-            shrunk = self.inverse - gain[..., :, None] * gain[..., None, :] / scale[..., None]
-            # A forecaster that sees the same thing for long must not forget how sure it is: the matrix is kept bounded.
-            self.inverse = np.clip(shrunk / self.memory, -1e3, 1e3)
-        self.past = np.concatenate([log[:, :, None], self.past[:, :, :-1]], axis=2)
-
-    def new_episode(self) -> None:
-        """Forget the past values, keep what was learned."""
-        self.past = None
-
-
-class SlicePolicy(Policy):
-    """Trained networks of the slices, in NumPy: one for all, one per slice, or one for all slices' observations at once.
-
-    Args:
-        layers: [(weight (G, in, out), bias (G, 1, out))]; G = 1 (shared or joint) or the number of slices.
-        kind: "actor" (tanh head), "values" (largest of ``LEVELS`` values) or "joint" (tanh head of all slices).
-        twin: (weights (M, k), inverse (M, k, k)) of a trained twin, or None.
-    """
-
-    units = "action"
-    tensors = True
-
-    def __init__(self, layers: list[tuple[Floats, Floats]], kind: str, twin: tuple[Floats, Floats] | None = None):
-        self.layers, self.kind, self.learned = layers, kind, twin
-
-    def start(self, market: Market, role: str, batch: int, seed: int) -> None:
-        super().start(market, role, batch, seed)
-        count = market.roles[role]
-        if len(self.layers[0][0]) not in (1, count):
-            raise InvalidParameter(f"these networks are for {len(self.layers[0][0])} slices, the market has {count}")
-        self.twin = None
-        if self.learned is not None:
-            self.twin = Twin(batch, count)
-            self.twin.weights = np.broadcast_to(self.learned[0], self.twin.weights.shape).copy()
-            self.twin.inverse = np.broadcast_to(self.learned[1], self.twin.inverse.shape).copy()
-
-    def act_at(self, stage: Stage, obs: np.ndarray, mask: np.ndarray | None, state: State) -> np.ndarray:
-        seen = obs
-        if self.twin is not None:
-            self.twin = copy.copy(self.twin)
-            seen = with_twin(self.twin, obs, learn=False)
-        seen = features(seen)
-        batch, count, d = seen.shape
-        x = seen.reshape(1, batch, count * d) if self.kind == "joint" else seen.transpose(1, 0, 2)
-        for i, (weight, bias) in enumerate(self.layers):
-            x = x @ weight + bias
-            if i + 1 < len(self.layers):
-                x = np.maximum(x, 0.0)
-        if self.kind == "values":
-            return as_action(stage, np.argmax(x, axis=2).T)
-        out = np.tanh(x[0]) if self.kind == "joint" else np.tanh(x[..., 0]).T
-        return out.reshape(batch, count, 1)
-
-    def act(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        raise NotImplementedError("SlicePolicy decides in act_at")
-
-    def export(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """JSON and arrays, for ``store.save_policy``."""
-        arrays = {}
-        for i, (weight, bias) in enumerate(self.layers):
-            arrays[f"{i}.weight"], arrays[f"{i}.bias"] = np.ascontiguousarray(weight), np.ascontiguousarray(bias)
-        if self.learned is not None:
-            arrays["twin.weights"], arrays["twin.inverse"] = (np.ascontiguousarray(a) for a in self.learned)
-        return {"layers": len(self.layers), "kind": self.kind, "twin": self.learned is not None}, arrays
-
-    @classmethod
-    def restore(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SlicePolicy:
-        """The inverse of :meth:`export`."""
-        layers = [(arrays[f"{i}.weight"], arrays[f"{i}.bias"]) for i in range(config["layers"])]
-        twin = (arrays["twin.weights"], arrays["twin.inverse"]) if config["twin"] else None
-        return cls(layers, config["kind"], twin)
-
-
-def with_twin(twin: Twin, obs: np.ndarray, learn: bool) -> np.ndarray:
-    """Observations whose forecast entry (0) comes from the twin; the twin sees the last need (entry 1) first."""
-    previous = getattr(twin, "clock", None)
-    clock = obs[:, :, 10:12]
-    twin.observe(obs[:, :, 1], clock if previous is None else previous, learn)
-    twin.clock = clock  # type: ignore[attr-defined]
-    value = twin.forecast(clock)
-    seen = obs.copy()
-    if value is not None:
-        seen[:, :, 0] = np.clip(value, 0.0, 10.0)
-    return seen
-
-
-def features(obs: np.ndarray) -> np.ndarray:
-    """Network inputs of order 1: needs and grants in fair shares of the pool instead of the whole, requirements around their middle.
-
-    Without it a need is a few hundredths beside entries of 1 to 2.5, and actors saturate before they can tell slices apart.
-    """
-    count, d = obs.shape[1:]
-    if d == 2:
-        return np.log1p(obs) / 3.0
-    x = np.array(obs)
-    x[:, :, [0, 1, 3]] *= count
-    x[:, :, 9] -= 2.2
-    x[:, :, 12 : 12 + (d - 12) // 2] *= count
-    return x
-
-
-def as_action(stage: Stage, index: np.ndarray) -> np.ndarray:
-    """Indices 0..LEVELS-1 (B, n) as actions of the stage: its own indices, or equal steps of [-1, 1]."""
-    if stage.codec.discrete:
-        return index
-    return (-1.0 + 2.0 * index / (LEVELS - 1))[..., None]
+    def within(self, budget: int) -> Settings:
+        """The same with exploration and patience that fit into short runs: an actor must not wait until the budget is spent."""
+        return replace(
+            self, explore=max(1, min(self.explore, 3 * budget // 10)), patience=min(self.patience, budget // 5)
+        )
 
 
 class FederatedLearner(Policy):
@@ -256,10 +120,11 @@ class FederatedLearner(Policy):
             raise InvalidParameter(
                 "with demand_timing='revealed' there is nothing to forecast: choose a scheme without a twin"
             )
-        self.joint = s.scheme == "central"
-        self.groups = batch * (1 if self.joint else self.count)
+        self.joint, self.shared = s.scheme == "central", s.scheme == "shared"
+        self.groups = batch * (1 if self.joint or self.shared else self.count)
         self.inputs = d * self.count if self.joint else d
         self.outputs = self.count if self.joint else 1
+        self.kept = min(self.count, MOST_KEPT) if self.shared else 1
         self.levels = stage.codec.levels if stage.codec.discrete else LEVELS  # type: ignore[attr-defined]
         self.gamma = s.gamma
         if self.gamma is None:
@@ -276,7 +141,8 @@ class FederatedLearner(Policy):
             with torch.no_grad():
                 # Start near a fair share of the pool instead of in the middle of the request range.
                 self.actor[-1][1].add_(0.4 if market.params.action_mode == "absolute" else -0.6)  # type: ignore[attr-defined]
-        self.critic = self._network(self.inputs + self.outputs, 1, generators) if s.scheme != "dqn" else []
+        inputs = self.inputs + self.outputs
+        self.critic = self._network(inputs, self.outputs, generators) if s.scheme != "dqn" else []
         self.actor_target = [(w.detach().clone(), b.detach().clone()) for w, b in self.actor]
         self.critic_target = [(w.detach().clone(), b.detach().clone()) for w, b in self.critic]
         rates = (s.critic_rate,) if s.scheme == "dqn" else (s.rate, s.critic_rate)
@@ -288,7 +154,7 @@ class FederatedLearner(Policy):
         self.memory = {
             "obs": np.zeros((self.groups, size, self.inputs), np.float32),
             "action": np.zeros((self.groups, size, self.outputs), np.float32),
-            "reward": np.zeros((self.groups, size), np.float32),
+            "reward": np.zeros((self.groups, size, self.outputs), np.float32),
             "next": np.zeros((self.groups, size, self.inputs), np.float32),
         }
         self.losses: list[float] = []
@@ -313,9 +179,11 @@ class FederatedLearner(Policy):
         return x
 
     def _grouped(self, values: np.ndarray) -> np.ndarray:
-        """(B, n, k) as (groups, k)."""
+        """(B, n, k) as (groups, rows, k'): a row per slice of a shared network, one row otherwise."""
         values = np.asarray(values, np.float32)
-        return values.reshape(self.groups, -1)
+        if self.shared:
+            return values
+        return values.reshape(self.groups, 1, -1)
 
     def act_at(self, stage: Stage, obs: np.ndarray, mask: np.ndarray | None, state: State) -> np.ndarray:
         torch, s = self.torch, self.settings
@@ -323,13 +191,13 @@ class FederatedLearner(Policy):
             obs = with_twin(self.twin, obs, learn=True)
         self.seen = self._grouped(features(obs))
         with torch.no_grad():
-            out = self._run(self.actor, torch.from_numpy(self.seen)[:, None, :])[:, 0].numpy()
+            out = self._run(self.actor, torch.from_numpy(self.seen)).numpy()
         epsilon = max(0.05, 1.0 - self.t / s.explore)
         if s.scheme == "dqn":
             u = self.streams.uniform(self.count, 2)
-            greedy = out.argmax(axis=1).reshape(-1, self.count)
+            greedy = out.argmax(axis=2).reshape(-1, self.count)
             index = np.where(u[..., 0] < epsilon, np.floor(u[..., 1] * self.levels).astype(np.int64), greedy)
-            self.played = index.reshape(self.groups, 1).astype(np.float32)
+            self.played = self._grouped(index[..., None])
             if stage.codec.discrete:
                 return index
             return (-1.0 + 2.0 * index / (self.levels - 1))[..., None]
@@ -339,7 +207,7 @@ class FederatedLearner(Policy):
         # The paper's noise is on [0, 1]; actions span [-1, 1], twice as much.
         noisy = mean + 2.0 * s.noise * max(0.25, epsilon) * normal
         action = np.where(u[..., 2] < epsilon - 0.05, 2.0 * u[..., 3] - 1.0, np.clip(noisy, -1.0, 1.0))
-        self.played = action.reshape(self.groups, -1).astype(np.float32)
+        self.played = self._grouped(action[..., None])
         return action[..., None]
 
     def act(self, obs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -348,20 +216,20 @@ class FederatedLearner(Policy):
     def update(self, transition: Transition) -> None:
         """Store the slot, learn every ``every`` slots, average every ``period`` slots."""
         s = self.settings
-        reward = transition.reward.mean(axis=1) if self.joint else transition.reward
         following = transition.next_obs
         if self.twin is not None and not transition.end and self.gamma:
             following = with_twin(copy.copy(self.twin), following, learn=False)
-        at = self.t % s.buffer
+        turn = self.t * self.kept + np.arange(self.kept)
+        at, rows = turn % s.buffer, turn % self.count if self.shared else np.zeros(1, np.int64)
         for name, value in (
             ("obs", self.seen),
             ("action", self.played),
-            ("reward", np.asarray(reward, np.float32).reshape(self.groups)),
+            ("reward", self._grouped(transition.reward[..., None])),
             ("next", self._grouped(features(following))),
         ):
-            self.memory[name][:, at] = value
+            self.memory[name][:, at] = value[:, rows]
         self.t += 1
-        self.filled = min(self.t, s.buffer)
+        self.filled = min(self.t * self.kept, s.buffer)
         if transition.end and self.twin is not None:
             self.twin.new_episode()
             self.twin.clock = None  # type: ignore[attr-defined]
@@ -374,40 +242,50 @@ class FederatedLearner(Policy):
         torch, s = self.torch, self.settings
         pick = np.floor(self.picks.uniform(s.batch) * self.filled).astype(np.int64)
         rows = np.repeat(pick, self.groups // len(self.seeds), axis=0)
-        batch = {
-            k: torch.from_numpy(np.take_along_axis(v, rows if v.ndim == 2 else rows[..., None], axis=1))
-            for k, v in self.memory.items()
-        }
+        batch = {k: torch.from_numpy(np.take_along_axis(v, rows[..., None], axis=1)) for k, v in self.memory.items()}
         obs, action, reward, following = batch["obs"], batch["action"], batch["reward"], batch["next"]
         if s.scheme == "dqn":
             with torch.no_grad():
-                target = reward
+                target = reward[..., 0]
                 if self.gamma:
                     best = self._run(self.actor, following).argmax(dim=2, keepdim=True)
-                    target = reward + self.gamma * self._run(self.actor_target, following).gather(2, best)[..., 0]
+                    target = target + self.gamma * self._run(self.actor_target, following).gather(2, best)[..., 0]
             value = self._run(self.actor, obs).gather(2, action.long())[..., 0]
             loss = ((value - target) ** 2).mean(dim=1).sum()
             self._descend(0, loss)
         else:
             with torch.no_grad():
-                target = reward[..., None]
+                target = reward
                 if self.gamma:
                     answer = torch.tanh(self._run(self.actor_target, following))
                     target = target + self.gamma * self._run(self.critic_target, torch.cat([following, answer], dim=2))
             loss = ((self._run(self.critic, torch.cat([obs, action], dim=2)) - target) ** 2).mean(dim=(1, 2)).sum()
             self._descend(1, loss)
         if s.scheme != "dqn" and self.t > s.patience:
-            raw = self._run(self.actor, obs)
-            # A saturated head has no gradient left: large pre-activations are discouraged, the known failure of this
-            # market's actors.
-            value = self._run(self.critic, torch.cat([obs, torch.tanh(raw)], dim=2)).mean(dim=(1, 2)).sum()
-            self._descend(0, -value + 1e-3 * (raw**2).mean(dim=(1, 2)).sum())
+            self._climb(obs)
         self.losses.append(float(loss.detach()) / self.groups)
         with torch.no_grad():
             for net, old in ((self.actor, self.actor_target), (self.critic, self.critic_target)):
                 for pair, kept in zip(net, old, strict=True):
                     for p, q in zip(pair, kept, strict=True):
                         q.lerp_(p, s.blend)
+
+    def _climb(self, obs: Any) -> None:
+        """One step of the actors up their critics."""
+        torch = self.torch
+        raw = self._run(self.actor, obs)
+        if not self.joint:
+            # A saturated head has no gradient left: large pre-activations are discouraged, the known failure of this
+            # market's actors.
+            value = self._run(self.critic, torch.cat([obs, torch.tanh(raw)], dim=2)).mean(dim=(1, 2)).sum()
+            self._descend(0, -value + 1e-3 * (raw**2).mean(dim=(1, 2)).sum())
+            return
+        action = torch.tanh(raw).detach().requires_grad_(True)
+        value = self._run(self.critic, torch.cat([obs, action], dim=2)).sum(dim=2).mean(dim=1).sum()
+        (slope,) = torch.autograd.grad(value, action)
+        # Inverted gradients: steps shrink towards the bound ahead and stay whole on the way back.
+        room = torch.where(slope > 0, 1.0 - action, 1.0 + action).detach() / 2.0
+        self._descend(0, -(raw * slope * room).sum())
 
     def _descend(self, which: int, loss: Any) -> None:
         for optimiser in self.optimisers:
@@ -445,14 +323,14 @@ def train_many(
     task: Any, seeds: Sequence[int], budget: int, report: Report | None = None, **settings: Any
 ) -> list[Policies]:
     """Train a scheme on a task's market, all seeds at once; ``settings`` are those of :class:`Settings`."""
-    learner = FederatedLearner(Settings(**settings))
+    learner = FederatedLearner(Settings(**settings).within(budget))
     return play(task.make_market(), {"slice": learner}, budget, list(seeds), report).policies
 
 
 def _can_play(**needs: bool) -> Any:
     def check(market: Market) -> str | None:
         p: Any = market.params
-        if p.n_slices > MOST_SLICES:
+        if p.n_slices > MOST_SLICES and not needs.get("shared"):
             return f"one network per slice and seed: up to {MOST_SLICES} slices"
         if needs.get("box") and market.stages[0].codec.discrete:
             return "DDPG needs continuous requests"
@@ -475,7 +353,7 @@ def _algorithm(name: str, title: str, box: bool = True, twin: bool = False, **se
         quick_budget=6_000,
         markets=(MARKET,),
         requires=("torch",),
-        can_play=_can_play(box=box, twin=twin),
+        can_play=_can_play(box=box, twin=twin, shared=settings["scheme"] == "shared"),
     )
 
 
@@ -484,5 +362,6 @@ ALGORITHMS = (
     _algorithm("federated_ddpg", "FL (federated DDPG)", scheme="federated"),
     _algorithm("independent_ddpg", "independent DDPG", scheme="independent"),
     _algorithm("central_ddpg", "central DDPG", scheme="central"),
+    _algorithm("shared_ddpg", "shared DDPG (averaged every step)", scheme="shared", buffer=20_000),
     _algorithm("madqn", "MADQN (independent double DQN)", box=False, scheme="dqn"),
 )

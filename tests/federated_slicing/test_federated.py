@@ -8,9 +8,10 @@ import pytest
 pytest.importorskip("torch")
 
 from marketenvs_baselines import netshare
-from marketenvs_baselines.federated import FederatedLearner, Settings, SlicePolicy, Twin, features, train_many
+from marketenvs_baselines.federated import FederatedLearner, Settings, train_many
 from marketenvs_baselines.registry import ALGORITHMS
 from marketenvs_baselines.run import play
+from marketenvs_baselines.slice_networks import SlicePolicy, Twin, features
 from marketenvs_baselines.store import load_policy, save_policy
 
 from marketenvs.errors import InvalidParameter
