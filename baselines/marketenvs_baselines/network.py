@@ -36,6 +36,34 @@ MIXTURE_LIMIT = 4096
 
 
 @dataclass
+class Standardizer:
+    """What an observation goes through before the first layer: ``clip((obs - mean) / deviation, -limit, limit)``.
+
+    The statistics of SB3's ``VecNormalize``, frozen.
+
+    Args:
+        mean: (d,) float64.
+        deviation: (d,) float64, positive.
+        limit: Largest absolute value that is passed on.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    limit: float
+
+    def __post_init__(self) -> None:
+        self.mean, self.deviation = np.asarray(self.mean, np.float64), np.asarray(self.deviation, np.float64)
+        if self.mean.ndim != 1 or self.mean.shape != self.deviation.shape:
+            raise InvalidParameter("mean and deviation of observations must be one number for each entry")
+        if not (np.all(np.isfinite(self.mean)) and np.all(self.deviation > 0) and self.limit > 0):
+            raise InvalidParameter("observations need finite means, positive deviations and a positive limit")
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """Standardised observations (m, d), float32."""
+        return np.clip((obs - self.mean) / self.deviation, -self.limit, self.limit).astype(np.float32)
+
+
+@dataclass
 class Network:
     """An MLP from one stage's observation to one agent's action.
 
@@ -47,6 +75,7 @@ class Network:
             played.
         choices: Sizes of the choices of a categorical head; () for a single one.
         stochastic: Whether actions are drawn.
+        standardize: How observations are standardised before the first layer; None: not at all.
     """
 
     layers: list[tuple[np.ndarray, np.ndarray]]
@@ -55,6 +84,7 @@ class Network:
     deviation: np.ndarray | None = None
     choices: tuple[int, ...] = ()
     stochastic: bool = False
+    standardize: Standardizer | None = None
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -69,6 +99,10 @@ class Network:
                 raise InvalidParameter("the layers' shapes do not fit together")
             if not (np.all(np.isfinite(w)) and np.all(np.isfinite(b))):
                 raise InvalidParameter("the network has NaN or infinite weights: training diverged")
+        if self.standardize is not None and len(self.standardize.mean) != self.inputs:
+            raise InvalidParameter(
+                f"the network reads {self.inputs} numbers, its statistics describe {len(self.standardize.mean)}"
+            )
 
     @property
     def inputs(self) -> int:
@@ -78,6 +112,8 @@ class Network:
     def forward(self, obs: np.ndarray) -> np.ndarray:
         """(m, outputs) float32 of observations (m, d)."""
         x = np.asarray(obs, dtype=np.float32)
+        if self.standardize is not None:
+            x = self.standardize(x)
         act = ACTIVATIONS[self.activation]
         for i, (w, b) in enumerate(self.layers):
             x = x @ w.T + b
@@ -185,6 +221,9 @@ class NetworkPolicy(Policy):
                 "stochastic": net.stochastic,
                 "layers": len(net.layers),
             }
+            if net.standardize is not None:
+                config[name]["limit"] = net.standardize.limit
+                arrays[f"{name}.mean"], arrays[f"{name}.spread"] = net.standardize.mean, net.standardize.deviation
             for i, (w, b) in enumerate(net.layers):
                 arrays[f"{name}.{i}.weight"], arrays[f"{name}.{i}.bias"] = w, b
             if net.deviation is not None:
@@ -197,6 +236,14 @@ class NetworkPolicy(Policy):
         networks = {}
         for name, about in config["networks"].items():
             layers = [(arrays[f"{name}.{i}.weight"], arrays[f"{name}.{i}.bias"]) for i in range(about["layers"])]
+            standardize = None
+            if "limit" in about:
+                if f"{name}.mean" not in arrays or f"{name}.spread" not in arrays:
+                    raise InvalidParameter(
+                        f"the network of stage {name!r} learned from normalised observations (VecNormalize), and their "
+                        "statistics are not in the saved arrays: without them it would play nonsense"
+                    )
+                standardize = Standardizer(arrays[f"{name}.mean"], arrays[f"{name}.spread"], about["limit"])
             networks[name] = Network(
                 layers,
                 about["head"],
@@ -204,5 +251,6 @@ class NetworkPolicy(Policy):
                 arrays.get(f"{name}.deviation"),
                 tuple(about["choices"]),
                 about["stochastic"],
+                standardize,
             )
         return cls(networks)

@@ -52,6 +52,8 @@ class Algorithm:
         can_play: Finer check: market -> None, or the reason why not.
         requires: Modules that must be installed ("stable_baselines3").
         heavy: Too slow for the quick suite; shown there as reference results.
+        check: Checks options (name -> value) before anything is computed, nested ones too; raises ``UnknownName`` or
+            ``InvalidParameter``. None: names are checked against the signature of ``train``.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Algorithm:
     can_play: Callable[[Market], str | None] | None = None
     requires: tuple[str, ...] = ()
     heavy: bool = False
+    check: Callable[[Mapping[str, Any]], None] | None = None
 
     def __post_init__(self) -> None:
         if self.train is None and self.train_many is None:

@@ -14,16 +14,22 @@ a follower whose value bootstraps at the next posted price thus learns from roun
 from __future__ import annotations
 
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from marketenvs.errors import InvalidParameter, UnknownName, nearest
+from marketenvs.errors import InvalidParameter, NotOffered, UnknownName, nearest
 from marketenvs.market import Market, Stage, State
 from marketenvs.policy import Transition, decide
+
+from . import snapshot
+from .arrangement import PARTS, Arrangement, current
+from .checkpoints import Segments
 
 Policies = dict[str, Any]
 """Role -> policy."""
@@ -152,14 +158,33 @@ def play(
         InvalidParameter: ``rounds`` or ``tail`` out of range, or no seed.
         InvalidAction: A policy returned NaN, infinity or a wrong shape; the message names the role.
     """
-    run = _Run(market, policies, rounds, seeds, split, keep, tail, episode)
+    how = current() or Arrangement()
+    how.plays, how.resumed = how.plays + 1, 0
+    if how.only is not None:
+        policies = {role: p if role == how.only else how.opponents[role] for role, p in policies.items()}
+    run = _Run(market, policies, rounds, seeds, split, keep, tail, episode, how.only)
     marks = ticks(rounds) if report is not None else frozenset()
     start = time.perf_counter()
-    for t in range(rounds):
-        run.round(t)
-        if t + 1 in marks:
-            assert report is not None
-            report(t + 1, run.policies_now, run.means())
+
+    def play_rounds(first: int, last: int) -> None:
+        for t in range(first, last):
+            run.round(t)
+            if t + 1 in marks:
+                assert report is not None
+                report(t + 1, run.policies_now, run.means())
+
+    if how.checkpoint is None or not run.can_be_kept():
+        play_rounds(0, rounds)
+    else:
+        part = run.horizon * max(1, -(-rounds // (PARTS * run.horizon)))
+        key = {**how.key, "market": market.id, "seeds": run.seeds, "call": how.plays}
+        with Segments(rounds, part, how.checkpoint / f"play-{how.plays}", key, 0) as segments:
+            if segments.last is not None:
+                how.resumed = segments.resumed
+                run.load(segments.last, segments.resumed)
+            for segment in segments:
+                play_rounds(segment.first, segment.last)
+                segment.commit(run.save)
     return run.record(time.perf_counter() - start)
 
 
@@ -176,7 +201,9 @@ class _Run:
         keep: Sequence[str],
         tail: float,
         episode: int | None,
+        only: str | None = None,
     ):
+        self.only = only
         self.seeds = [int(seeds)] if isinstance(seeds, (int, np.integer)) else [int(s) for s in seeds]
         if not self.seeds:
             raise InvalidParameter("play needs at least one seed")
@@ -270,6 +297,33 @@ class _Run:
             for pair, value in named.items():
                 self.sums[pair] = self.sums[pair] + value if pair in self.sums else value
 
+    def _state(self) -> dict[str, Any]:
+        """What decides how the run goes on after an episode; the next episode's markets follow from the seeds."""
+        kept = {"traces": self.traces, "sums": self.sums, "since": self.since, "since_rounds": self.since_rounds}
+        return {"policies": self.policies, "run": kept}
+
+    def can_be_kept(self) -> bool:
+        """Whether all that the policies hold can be written; warns if not."""
+        try:
+            snapshot.check(self._state())
+        except NotOffered as error:
+            warnings.warn(f"no checkpoints: {error}", RuntimeWarning, stacklevel=3)
+            return False
+        return True
+
+    def save(self, folder: Path) -> None:
+        """Write the state after the last round of an episode (or of the run)."""
+        snapshot.save(folder, self._state())
+
+    def load(self, folder: Path, played: int) -> None:
+        """The inverse of :meth:`save`, in a run that has just been made."""
+        found = snapshot.load(folder, self._state())
+        self.policies, kept = found["policies"], found["run"]
+        self.traces, self.sums = kept["traces"], kept["sums"]
+        self.since, self.since_rounds = kept["since"], kept["since_rounds"]
+        if played < self.rounds:
+            self.state = self._new_episode(played // self.horizon)
+
     def means(self) -> dict[str, np.ndarray]:
         """(B,) mean payoff per agent of every role and mean welfare since the last call."""
         out = {key: value / self.since_rounds for key, value in self.since.items()}
@@ -282,6 +336,7 @@ class _Run:
             {
                 role: policy.trained(b) if hasattr(policy, "trained") else policy
                 for role, policy in self.policies.items()
+                if self.only in (None, role)
             }
             for b in range(len(self.seeds))
         ]

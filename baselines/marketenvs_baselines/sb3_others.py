@@ -1,4 +1,4 @@
-"""The other algorithms of Stable-Baselines3 and sb3-contrib in alternating self-play: A2C, SAC, TD3, DDPG, DQN, MaskablePPO.
+"""The other algorithms of Stable-Baselines3 and sb3-contrib in self-play: A2C, SAC, TD3, DDPG, DQN, MaskablePPO.
 
 All are played by :mod:`sb3_selfplay`; here are only their settings for a batch of markets, one configuration per
 algorithm. The off-policy
@@ -7,15 +7,10 @@ ones keep a buffer of the latest transitions, which other roles' learning makes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from marketenvs.market import Market
-
 from . import sb3_ppo
-from .registry import Algorithm
-from .run import Policies, Report
-from .sb3_selfplay import train_selfplay, why_not
+from .sb3_training import algorithm
 
 ARCH = {"net_arch": [64, 64]}
 
@@ -62,11 +57,17 @@ def noisy(env: Any, rounds: int) -> dict[str, Any]:
 
 
 def dqn(env: Any, rounds: int) -> dict[str, Any]:
-    """Constant exploration of a tenth (turns are too short for SB3's schedule), soft target updates."""
+    """Exploration falls from all to a twentieth over half of the budget; soft target updates; no discount.
+
+    What a choice earns is known at the end of its round. With a discount of 0.9 values are ten times as large, and the
+    differences between choices, which are all that matters, drown in the error of the bootstrapped rest.
+    """
     return {
         **off_policy(env, rounds),
-        "exploration_initial_eps": 0.1,
-        "exploration_final_eps": 0.1,
+        "gamma": 0.0,
+        "exploration_initial_eps": 1.0,
+        "exploration_final_eps": 0.05,
+        "exploration_fraction": 0.5,
         "target_update_interval": env.num_envs,
         "tau": 0.05,
     }
@@ -77,46 +78,20 @@ def maskable(env: Any, rounds: int) -> dict[str, Any]:
     return {**sb3_ppo.settings(env, rounds), "policy_kwargs": dict(ARCH)}
 
 
-def _learner(name: str, settings: Callable[[Any, int], dict[str, Any]]) -> Callable[..., Policies]:
-    def train(task: Any, seed: int, budget: int, report: Report | None = None, **options: Any) -> Policies:
-        return train_selfplay(name, settings, task, seed, budget, report, **options)
-
-    return train
-
-
-def _can_play(name: str) -> Callable[[Market], str | None]:
-    def check(market: Market) -> str | None:
-        return next((reason for reason in (why_not(name, s) for s in market.stages) if reason), None)
-
-    return check
-
-
-def _algorithm(name: str, settings: Callable[[Any, int], dict[str, Any]], citation: str, **more: Any) -> Algorithm:
-    return Algorithm(
-        f"sb3_{name.lower()}",
-        train=_learner(name, settings),
-        title=f"{name} (SB3, self-play)",
-        citation=citation,
-        quick_budget=60_000,
-        can_play=_can_play(name),
-        heavy=True,
-        **more,
-    )
-
-
-_SB3, _CONTRIB = ("stable_baselines3",), ("stable_baselines3", "sb3_contrib")
+_CONTRIB = ("stable_baselines3", "sb3_contrib")
 ALGORITHMS = (
-    _algorithm("A2C", a2c, "V. Mnih et al., ICML 2016", requires=_SB3, stochastic=True),
-    _algorithm("SAC", off_policy, "T. Haarnoja et al., ICML 2018", requires=_SB3, actions=("continuous",)),
-    _algorithm("TD3", noisy, "S. Fujimoto et al., ICML 2018", requires=_SB3, actions=("continuous",)),
-    _algorithm("DDPG", noisy, "T. Lillicrap et al., ICLR 2016", requires=_SB3, actions=("continuous",)),
-    _algorithm("DQN", dqn, "V. Mnih et al., Nature 518 (2015)", requires=_SB3, actions=("discrete",)),
-    _algorithm(
+    algorithm("A2C", a2c, "V. Mnih et al., ICML 2016", stochastic=True, heavy=True),
+    algorithm("SAC", off_policy, "T. Haarnoja et al., ICML 2018", actions=("continuous",), heavy=True),
+    algorithm("TD3", noisy, "S. Fujimoto et al., ICML 2018", actions=("continuous",), heavy=True),
+    algorithm("DDPG", noisy, "T. Lillicrap et al., ICLR 2016", actions=("continuous",), heavy=True),
+    algorithm("DQN", dqn, "V. Mnih et al., Nature 518 (2015)", actions=("discrete",), heavy=True),
+    algorithm(
         "MaskablePPO",
         maskable,
         "S. Huang, S. Ontañón, FLAIRS 2022",
         requires=_CONTRIB,
         actions=("discrete",),
         stochastic=True,
+        heavy=True,
     ),
 )

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO in alternating self-play, one network per role; defaults for a batch of markets.
+"""Stable-Baselines3's PPO in self-play, one network per role; defaults for a batch of markets.
 
 J. Schulman et al., "Proximal policy optimization algorithms", arXiv:1707.06347 (2017); A. Raffin et al., JMLR 22
 (2021).
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .registry import Algorithm
-from .run import Policies, Report
-from .sb3_selfplay import train_selfplay
+from .sb3_training import algorithm
 
 
 def settings(env: Any, rounds: int) -> dict[str, Any]:
@@ -31,17 +29,6 @@ def settings(env: Any, rounds: int) -> dict[str, Any]:
     }
 
 
-def train(task: Any, seed: int, budget: int, report: Report | None = None, **options: Any) -> Policies:
-    """PPO for all roles; ``options`` are those of ``sb3_selfplay.train_selfplay``."""
-    return train_selfplay("PPO", settings, task, seed, budget, report, **options)
-
-
-ALGORITHM = Algorithm(
-    "sb3_ppo",
-    train=train,
-    title="PPO (SB3, self-play)",
-    citation="J. Schulman et al., arXiv:1707.06347; A. Raffin et al., Stable-Baselines3, JMLR 22 (2021)",
-    quick_budget=60_000,
-    stochastic=True,
-    requires=("stable_baselines3",),
+ALGORITHM = algorithm(
+    "PPO", settings, "J. Schulman et al., arXiv:1707.06347; A. Raffin et al., JMLR 22 (2021)", stochastic=True
 )
