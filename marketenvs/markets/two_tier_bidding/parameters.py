@@ -27,6 +27,23 @@ _SNR = (438163180045.0579, 409560219393.47723, 464818986988.87805, 209011579627.
 _BLOCKS = {"lower": "agents", "allocation": "blocks", "bid_levels": 10}
 
 
+class Measured:
+    """A constant array that compares and hashes by content, as frozen parameters must."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array.copy()
+        self.array.setflags(write=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Measured) and np.array_equal(self.array, other.array)
+
+    def __hash__(self) -> int:
+        return hash((self.array.shape, self.array.tobytes()))
+
+    def __repr__(self) -> str:
+        return f"Measured(shape={self.array.shape})"
+
+
 @dataclass(frozen=True, kw_only=True)
 class BiddingParams(MarketParams):
     """Parameters of TwoTierBidding-v0; the defaults are the ``bidding`` preset. Services: VoLTE, eMBB, URLLC."""
@@ -243,7 +260,8 @@ class BiddingParams(MarketParams):
         users = np.asarray(self.users, dtype=object)
         need(users.shape == (self.n_operators, 3), "channel='trace' needs users as one fixed table (n_operators, 3)")
         try:
-            gains = np.asarray(self.gains, dtype=np.float64)
+            given = self.gains.array if isinstance(self.gains, Measured) else self.gains
+            gains = np.asarray(given, dtype=np.float64)
         except (TypeError, ValueError):
             raise InvalidParameter(f"gains must be an array (users, PRBs, rounds), got {self.gains!r}") from None
         total = int(users.sum())
@@ -252,7 +270,7 @@ class BiddingParams(MarketParams):
             f"gains must have shape ({total} users, PRBs, rounds), got {gains.shape}",
         )
         need(bool(np.isfinite(gains).all() and (gains >= 0).all()), "gains must be finite and not negative")
-        object.__setattr__(self, "gains", gains)
+        object.__setattr__(self, "gains", Measured(gains))
 
 
 class SplitCodec(Codec):

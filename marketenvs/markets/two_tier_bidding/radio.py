@@ -88,7 +88,7 @@ def measured_users(params: BiddingParams, backend: Backend, theta: Any, round_: 
     row = np.zeros((*count.shape, params.max_users), dtype=np.int64)
     inside = np.arange(params.max_users) < count[..., None]
     row[inside] = np.arange(inside.sum())
-    gain = backend.asarray(params.gains.mean(axis=1).T)  # (rounds, users)
+    gain = backend.asarray(params.gains.array.mean(axis=1).T)  # (rounds, users)
     slot = xp.astype(round_, xp.int64) % gain.shape[0]
     index = xp.asarray(row.reshape(-1), device=backend.device)
     users = xp.take(xp.take(gain, slot, axis=0), index, axis=1)
