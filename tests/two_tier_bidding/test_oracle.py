@@ -250,6 +250,45 @@ def test_boxed_efficient_equilibrium_by_sequential_best_response():
     np.testing.assert_allclose(bids, equilibrium(a).bids, rtol=1e-9)
 
 
+def test_boxed_efficient_equilibrium_by_kkt_and_scipy():
+    """Slopes at the solution, and the same bids from the concave program that they are the conditions of.
+
+    At a total B, ``v'(C b/B) C/B - kappa`` is 0 inside a box, positive only at a cap and negative only at a floor: the conditions of
+    maximising ``sum v(C b/B) - kappa sum b`` over the boxes. L-BFGS-B finds its optimum without knowing that sum b must be B.
+    """
+    rng = np.random.default_rng(9)
+    values = family("shannon", rng.uniform(0.5, 2, (40, 4)), 10 ** rng.uniform(-1, 5, (40, 4)))
+    free = equilibrium(make_auction(values, payment="efficient")).bids
+    floor = free * rng.uniform(0.5, 2.0, free.shape) * (rng.uniform(size=free.shape) < 0.3)
+    cap = np.maximum(free * rng.uniform(0.3, 3.0, free.shape), 1.2 * floor)
+    a = make_auction(values, floor=floor, cap=cap, payment="efficient")
+    s = equilibrium(a)
+    total = s.bids.sum(-1, keepdims=True)
+    slope = marginal(a.values, np.maximum(s.outcome.bandwidths, 1e-300)) * 10 / total - 1.0
+    at_cap, at_floor = s.bids >= a.cap * (1 - 1e-12), s.bids <= a.floor * (1 + 1e-12)
+    inside = ~at_cap & ~at_floor
+    assert min(at_cap.sum(), at_floor.sum(), inside.sum()) >= 10
+    assert np.abs(slope[inside]).max() <= 1e-11
+    assert slope[at_cap].min() >= -1e-11
+    assert slope[at_floor].max() <= 1e-11
+    for row in range(0, 40, 4):
+        weight, snr, size = a.values.weight[row], a.values.snr[row], total[row, 0]
+
+        def loss(z, weight=weight, snr=snr, size=size):
+            b = z * size
+            c = np.maximum(10 * b / size, 1e-12)
+            x = snr / c
+            gradient = weight * (np.log1p(x) - x / (1 + x)) / np.log(2) * 10 - size
+            return -(weight * c * np.log2(1 + x) - b).sum(), -gradient
+
+        bounds = list(zip(a.floor[row] / size, a.cap[row] / size, strict=True))
+        start = np.clip(np.full(4, 0.25), a.floor[row] / size, a.cap[row] / size)
+        options = {"ftol": 1e-16, "gtol": 1e-13, "maxiter": 2000, "maxcor": 20}
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        np.testing.assert_allclose(found.x * size, s.bids[row], rtol=2e-6, atol=1e-6 * size)
+        assert found.x.sum() == pytest.approx(1.0, abs=1e-6)
+
+
 def test_boxes_that_bind_cost_welfare():
     a = default_auction("efficient", cap=np.array([2700.0, 300.0, 2700.0, 100.0]))
     s = equilibrium(a)

@@ -8,6 +8,7 @@ import pytest
 
 import marketenvs
 from marketenvs import Pure, Samples, scoring
+from marketenvs.markets.two_tier_bidding import slices
 from marketenvs.markets.two_tier_bidding.game import Game
 from marketenvs.markets.two_tier_bidding.tasks import QUICK, TASKS
 from marketenvs.policy import EquilibriumPolicy, Uniform
@@ -135,3 +136,55 @@ def test_tables_of_pool_payoffs_equal_the_rules(positions):
             want = rules[market.stage("bidding").role]
             got = np.broadcast_to(table[tuple(at)], want.shape)
             np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12, err_msg=str(options))
+
+
+# -- continuous bids over whole blocks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payment", ["kelly", "posted", "efficient", "eq4", "eq4_literal"])
+@pytest.mark.parametrize("lower", ["agents", "ideal"])
+def test_reply_over_whole_blocks_is_exact(payment, lower):
+    """No bid of a fine grid, and none next to where it changes the rounding, earns more than the reply; and the reply earns what it says."""
+    options = {"preset": "two_tier"} if lower == "agents" else {"allocation": "blocks"}
+    market = marketenvs.make(ID, payment=payment, bid_levels=None, positions="random", **options)
+    state = market.reset(5, 2)
+    rng = np.random.default_rng(3)
+    bids = np.exp(rng.uniform(np.log(30), np.log(1500), (2, 4, 1)))
+    profile = {"bidding": bids}
+    if lower == "agents":
+        profile["slicing"] = market.respond(state, {"bidding": bids}).on_path["slicing"]
+    found = market.best_response(state, "bidding", profile)
+    assert found.kind == "exact"
+    game = Game(market, state).unfold()
+    low, high = (np.broadcast_to(b, bids.shape)[..., 0] for b in market.bounds(state, "bidding"))
+    now = game.payoffs(bids[None], {})[0]
+    for m in range(4):
+        grid = np.linspace(low[:, m], high[:, m], 4001)
+        trial = np.broadcast_to(bids, (len(grid), *bids.shape)).copy()
+        trial[:, :, m, 0] = grid
+        blocks = slices.round_blocks(trial[..., 0], 1.0, 50)[..., m]
+        assert (np.diff(blocks, axis=0) >= 0).all()  # what bisection rests on
+        assert (game.payoffs(trial, {})[..., m].max(0) <= found.values[:, m] + 1e-9).all()
+        one = bids.copy()
+        one[:, m] = found.decisions[:, m]
+        np.testing.assert_allclose(game.payoffs(one[None], {})[0][:, m], now[:, m] + found.gains[:, m], rtol=1e-12)
+        below = one.copy()
+        below[:, m] *= 1 - 1e-9  # paid bids sit on the edge of the rounding: a hair less loses a block, or saves a hair
+        assert (game.payoffs(below[None], {})[0][:, m] <= found.values[:, m] + 1e-5).all()
+
+
+def test_no_exact_equilibrium_is_claimed_over_whole_blocks():
+    """Bids are shaved down to breakpoints: what is left to gain is reported, exactly, and nothing is certified."""
+    market = marketenvs.make(ID, preset="two_tier", bid_levels=None)
+    state = market.reset(0, 1)
+    equilibrium = market.equilibrium(state)
+    assert equilibrium.kind == "bound"
+    assert not equilibrium.certified.any()
+    nash_conv = market.nash_conv(state, equilibrium.strategy)
+    assert nash_conv.kind == "exact"
+    assert nash_conv.gains["bidder"].max() == pytest.approx(equilibrium.epsilon[0], rel=1e-9)
+    assert 0 < equilibrium.epsilon[0] < 80  # about the price of a block, 2574 / 50 = 51 credits
+    dominant = marketenvs.make(ID, preset="two_tier", bid_levels=None, payment="eq4")
+    capped = dominant.equilibrium(dominant.reset(0, 1))
+    assert capped.certified.all()
+    np.testing.assert_array_equal(capped.actions["bidding"][0, :, 0], (2700, 2600, 2700, 1700))
