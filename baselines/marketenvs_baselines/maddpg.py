@@ -10,7 +10,8 @@ The learner of the coalition-trading paper, corrected where its text is not an a
 - everybody is paid for this round's trade; rewards are divided by the task's scale.
 
 CoST-MADDPG is this learner on a market whose buyers form coalitions (``formation="grand"`` or ``"merge"``), ST-MADDPG
-on ``formation="singletons"``: the market decides, not the learner. SA-DDPG is the same code with one agent for all
+on ``formation="singletons"``: the market decides, not the learner. Where buyers name their coalition (``"labels"``) they follow
+CoST's rule and join the grand coalition. SA-DDPG is the same code with one agent for all
 sellers (``owner="sellers"``: followers best-respond) or for everybody (``owner="system"``: one reward, the sum).
 All runs (seeds) train at once: their networks are stacked and multiplied in batches.
 
@@ -96,6 +97,8 @@ class Actors(Policy):
 
     def act_at(self, stage: Stage, obs: np.ndarray, mask: np.ndarray | None, state: State) -> np.ndarray:
         b, n, d = obs.shape
+        if stage.name == "coalition":  # CoST's formation rule: everybody joins the grand coalition
+            return np.zeros((b, n), dtype=np.int64)
         x = np.asarray(obs, np.float32).reshape(b, 1, n * d) if self.joint else np.asarray(obs, np.float32)
         x = np.swapaxes(x, 0, 1)
         for w, bias in self.layers[:-1]:
@@ -160,7 +163,8 @@ class Learner:
 
         self.torch, self.market, self.owner, self.config = torch, market, owner, config
         self.runs, self.prices = len(seeds), PRICES[market.id](market)
-        self.stages = market.stages[:1] if owner == "sellers" else market.stages
+        self.moves = moves(market)
+        self.stages = self.moves[:1] if owner == "sellers" else self.moves
         self.joint = owner != "agents"
         self.generator = torch.Generator().manual_seed(int(np.random.SeedSequence(list(seeds)).generate_state(1)[0]))
         self.rng = np.random.default_rng([int(s) for s in seeds])
@@ -312,7 +316,7 @@ class Learner:
             for (n, _, _), stage, parameters in zip(self.shapes, self.stages, self.actors, strict=True):
                 part = [p.detach()[run * n : (run + 1) * n].numpy().copy() for p in parameters]
                 mine[stage.role] = Actors(list(zip(part[::2], part[1::2], strict=True)), self.joint)
-            for stage in self.market.stages[len(self.stages) :]:
+            for stage in self.moves[len(self.stages) :]:
                 mine[stage.role] = EquilibriumPolicy()
             found.append(mine)
         return found
@@ -350,18 +354,19 @@ def train_many(
     learner = Learner(market, seeds, owner, config, getattr(task, "scale", {}))
     marks = ticks(budget) if report is not None else frozenset()
     horizon = market.params.horizon
-    state = market.reset(episode_seeds(seeds, 0))
+    state = _grouped(learner, market.reset(episode_seeds(seeds, 0)), 1.0)
     blank = _observed(market, state)
     for t in range(budget):
         share = t / max(1, budget - 1)
         noise = None if t < config.warmup else (1 - share) * config.noise[0] + share * config.noise[1]
         state, obs, acts, payoffs = _round(market, learner, state, blank, noise)
+        state = _grouped(learner, state, 1.0 if t < config.warmup else max(0.1, 1.0 - share))
         after = _observed(market, state)
         pay = {role: np.asarray(x) / s for (role, x), s in zip(payoffs.items(), _units(learner, payoffs), strict=True)}
         learner.remember(obs, acts, _rewards(learner, pay), after[: len(obs)])
         blank = after
         if (t + 1) % horizon == 0 and t + 1 < budget:
-            state = market.reset(episode_seeds(seeds, (t + 1) // horizon))
+            state = _grouped(learner, market.reset(episode_seeds(seeds, (t + 1) // horizon)), 0.5)
             blank = _observed(market, state)
         if t >= config.warmup and t % config.train_every == 0:
             learner.update()
@@ -383,9 +388,27 @@ def _rewards(learner: Learner, pay: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.stack([sum(pay[r].sum(axis=1) for r in roles)], axis=1)
 
 
+def moves(market: Market) -> tuple[Stage, ...]:
+    """The stages that are learned: prices, then purchases."""
+    return tuple(stage for stage in market.stages if stage.name != "coalition")
+
+
+def _grouped(learner: Learner, state: State, explore: float) -> State:
+    """The state with labels committed where buyers name them: the grand coalition, in a share ``explore`` of runs drawn at random.
+
+    The drawn ones let the actors meet other partitions; the formation rule is the paper's, nothing is learned about it.
+    """
+    if "coalition" not in (stage.name for stage in learner.market.stages):
+        return state
+    n = learner.market.roles["buyer"]
+    drawn = learner.rng.integers(n, size=(learner.runs, n, 1)).astype(float)
+    labels = np.where(learner.rng.uniform(size=(learner.runs, 1, 1)) < explore, drawn, 0.0)
+    return learner.market.commit(state, "coalition", learner.market.backend.asarray(labels))
+
+
 def _observed(market: Market, state: State) -> list[np.ndarray]:
     """What every stage shows before anybody has moved; followers with the lowest prices (overwritten when posted)."""
-    first, second = market.stages
+    first, second = moves(market)
     low, _ = market.bounds(state, first.name)
     shape = (market.batch(state), market.roles[first.role], first.codec.width)
     here = market.commit(state, first.name, market.xp.broadcast_to(low, shape))
@@ -400,9 +423,10 @@ def _round(
 ) -> tuple[State, list[np.ndarray], list[np.ndarray], dict[str, np.ndarray]]:
     """Play one round of every run."""
     obs, acts = [], []
-    for place, stage in enumerate(market.stages):
+    for place, stage in enumerate(learner.moves):
         if place >= len(learner.stages):  # the followers' exact answer
-            answer = market.respond(state, {k: market.backend.numpy(v) for k, v in state.decisions.items()})
+            prefix = {k: market.backend.numpy(v) for k, v in state.decisions.items()}
+            answer = market.respond(state._replace(decisions={}), prefix)
             state = market.commit(state, stage.name, market.backend.asarray(answer.on_path[stage.name]))
             continue
         seen = blank[place] if place == 0 else np.asarray(market.backend.numpy(market.observe(state, stage.name)))
@@ -424,8 +448,8 @@ def playable(market: Market) -> str | None:
     """Why this learner cannot play a market; None if it can."""
     if market.id not in PRICES:
         return f"Stackelberg MADDPG plays {', '.join(PRICES)} (it must know where the posted prices are seen)"
-    if len(market.stages) != 2:
-        return "Stackelberg MADDPG plays a price stage and a purchase stage; choosing labels is not a continuous action"
+    if len(moves(market)) != 2:
+        return "Stackelberg MADDPG plays a price stage and a purchase stage"
     return None
 
 

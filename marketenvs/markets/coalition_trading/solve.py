@@ -249,13 +249,17 @@ def answer_purchases(market: CoalitionTrading, state: State) -> Pure:
 
 
 def remember(market: CoalitionTrading, state: State, name: str, solve: Any) -> Any:
-    """Solutions are remembered for as long as the state's parameters and coalitions stay the same objects."""
-    key: tuple[Any, ...] = (state.theta, state.history.rate, state.history.labels, state.decisions.get("coalition"))
+    """Solutions are remembered for as long as the state's parameters stay the same objects and the coalitions the same."""
+    key: tuple[Any, ...] = (state.theta, state.history.rate, state.history.labels)
     key = (*key, state.round if market.params.channel == "trace" else None)
+    labels = state.decisions.get("coalition")
+    labels = None if labels is None else market.backend.numpy(labels)
     known = market.__dict__.setdefault("_solved", {}).get(name)
-    if known is None or any(a is not b for a, b in zip(known[0], key, strict=True)):
-        known = market._solved[name] = (key, solve())  # type: ignore[attr-defined]
-    return known[1]
+    same = known is not None and all(a is b for a, b in zip(known[0], key, strict=True))
+    if same and (known[1] is None) == (labels is None) and (labels is None or np.array_equal(known[1], labels)):
+        return known[2]
+    known = market._solved[name] = (key, labels, solve())  # type: ignore[attr-defined]
+    return known[2]
 
 
 def equilibrium(market: CoalitionTrading, state: State) -> Equilibrium:

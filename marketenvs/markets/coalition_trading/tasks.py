@@ -61,3 +61,22 @@ QUICK_ALGORITHMS = {
     "sa_ddpg": 200,
 }
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""
+
+_TABULAR = {"coalition-fixed": 3_000, "coalition-drop": 3_000, "coalition-mixed": 20_000, "coalition-labels": 3_000}
+_DEEP = {"coalition-fixed": 2_500, "coalition-drop": 2_500, "coalition-mixed": 2_500, "coalition-labels": 1_500}
+V1_ALGORITHMS = {
+    "random": None,
+    "equilibrium": None,
+    "best_constant": None,
+    "myopic": None,
+    "damped_best_response": None,
+    "fictitious_play": None,
+    "genetic": 10_000,
+    "q_learning": _TABULAR,
+    "giga_wolf": _TABULAR,
+    "pga_app": _TABULAR,
+    "regret_matching_plus": {"coalition-fixed": 20_000, "coalition-mixed": 20_000},
+    "maddpg": _DEEP,
+    "sa_ddpg": {name: rounds for name, rounds in _DEEP.items() if name != "coalition-labels"},
+}
+"""What ``marketenvs benchmark suite-v1`` trains here for the reference results; ``maddpg`` is the paper's own (2,500 iterations)."""
