@@ -88,6 +88,27 @@ class Boltzmann(Rule):
         self.q[row, action] += self.learning_rate * (reward - self.q[row, action])
 
 
+class ChoiceBoltzmann(Boltzmann):
+    """Posted prices: a bid does not count, so actions that differ in it only share a cell.
+
+    Args:
+        bids: bid levels per choice, the faster index of an action.
+    """
+
+    def __init__(self, *args: float, bids: int = 1, **constants: float):
+        super().__init__(*args, **constants)
+        self.bids = bids
+
+    def grow(self, rows: int, actions: int) -> None:
+        self.q = np.zeros((rows, actions // self.bids))
+
+    def probabilities(self, row: NDArray[np.int64]) -> Floats:
+        return np.repeat(super().probabilities(row) / self.bids, self.bids, axis=1)
+
+    def learn(self, row: Any, action: Any, reward: Any, next_row: Any, rivals: Any) -> None:
+        super().learn(row, action // self.bids, reward, next_row, rivals)
+
+
 class JointBoltzmann(Boltzmann):
     """Eqs. (8)-(9): a table over (own level, rival level), averaged over the levels the rival has played.
 
@@ -130,7 +151,10 @@ def train(
         )
 
     def buyer() -> Rule:
-        return Boltzmann(**{"learning_rate": 0.1, "cooling": cooling, "unit": value, **constants})
+        given = {"learning_rate": 0.1, "cooling": cooling, "unit": value, **constants}
+        if p.payment == "posted":
+            return ChoiceBoltzmann(**given, bids=p.bid_levels or GRIDS[ID]["bidding"])
+        return Boltzmann(**given)
 
     learners = {role: TabularLearner(seller if role == "seller" else buyer) for role in market.roles}
     return play(market, learners, budget, seeds, report).policies

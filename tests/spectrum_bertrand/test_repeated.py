@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from marketenvs_baselines.calvano import MemoryOne
 
+import marketenvs as me
 from marketenvs.markets.spectrum_bertrand import logit
 from marketenvs.markets.spectrum_bertrand.repeated import dynamic_regret
+from marketenvs.markets.spectrum_bertrand.tasks import TASKS
+from marketenvs.task import build_task
 
 MARKET = logit.logit_market([2, 2], [1, 1])
 LEVELS = logit.calvano_grid(MARKET)
@@ -91,3 +95,49 @@ def test_bad_input():
         dynamic_regret(np.full((1, 2, 4, 2), 0.5), np.zeros((1, 2, 2, 2)), 1.0)
     with pytest.raises(ValueError, match="states"):
         dynamic_regret(np.full((1, 2, 5, 2), 0.5), np.zeros((1, 2, 2, 2)))
+
+
+@pytest.fixture(scope="module")
+def study():
+    """The published market as a task scored by dynamic regret."""
+    definition = next(t for t in TASKS if t.name == "spectrum-study")
+    return build_task(definition, floors=False)
+
+
+def test_grim_trigger_scores_one_although_its_stage_score_is_bad(study):
+    """From next to the monopoly price nobody gains in the repeated game; in one round somebody would. Delta is near 1."""
+    high, nash = 13, 1
+    play = np.full((2, K * K), nash)
+    play[:, high * K + high] = high
+    found = me.evaluate(study, {"seller": MemoryOne(play)})
+    assert found.kind == "exact"
+    assert found.score == pytest.approx(1.0, abs=1e-12)
+    assert found.regret["seller"] == pytest.approx(0.0, abs=1e-14)
+    assert found.extra["worst_regret"]["seller"] == pytest.approx(0.0, abs=1e-14)
+    market = study.make_market()
+    state = market.reset(0)
+    held = np.full((1, 2, 1), LEVELS[0, high])
+    conv = market.nash_conv(state, {"pricing": held})
+    assert conv.lower[0] / 2 > 0.5 * study.stage_anchors["seller"]  # a stage score below 0.5
+    _, outcome = market.step(state, {"pricing": held})
+    assert outcome.metrics["collusion_index"][0] > 0.9
+    # the same prices held whatever happens are no equilibrium of the repeated game
+    always = me.evaluate(study, {"seller": MemoryOne(np.full((2, K * K), high))})
+    assert always.score < 0.5
+    assert always.metrics["collusion_index"] > 0.9
+
+
+def test_stage_equilibrium_repeated_is_the_anchor(study):
+    """Score 1 for the grid's stage equilibrium in every state, and Delta near 0."""
+    always = me.evaluate(study, {"seller": MemoryOne(np.full((2, K * K), 1))})
+    assert always.score == pytest.approx(1.0, abs=1e-12)
+    assert abs(always.metrics["collusion_index"]) < 0.05
+
+
+@pytest.mark.slow
+def test_drawn_collusion_task_keeps_its_floors():
+    """spectrum-calvano: constants and myopic replies leave something to gain, the equilibrium nothing."""
+    task = build_task(next(t for t in TASKS if t.name == "spectrum-calvano"))
+    assert task.floors["best_constant"] <= 0.8
+    assert task.floors["myopic"] <= 0.95
+    assert task.floors["equilibrium"] == pytest.approx(1.0, abs=1e-9)
