@@ -285,36 +285,44 @@ def cite(name: Annotated[str, typer.Argument(metavar="TASK", help="A task, or a 
 def train(
     name: Annotated[str, typer.Argument(metavar="TASK", help="A task, a task file, or a market id.")],
     learner: Annotated[str | None, typer.Option(help="Algorithm, or module:train.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML: learner, seed, budget, options.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML: learner, seed, budget, role, opponents, options.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run (default 0).")] = None,
     budget: Annotated[int | None, typer.Option(min=0, help="Rounds (default: the algorithm's quick budget).")] = None,
+    role: Annotated[str | None, typer.Option(help="Train this role only.")] = None,
+    opponents: Annotated[
+        str | None,
+        typer.Option(
+            help="Who plays the other roles: equilibrium (default), random, best_response, a policy's folder."
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop when the policies have not moved for so many segments.")
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log to tensorboard/ in the run's folder.")
+    ] = False,
     results: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
 ) -> None:
-    """Train one algorithm once, save its policies and score them."""
+    """Train one algorithm once, save its policies and score them; a killed run goes on when it is called again."""
     from marketenvs_benchmarks import training
 
-    training.train(console, name, learner, config, seed, budget, results)
+    training.train(console, name, learner, config, seed, budget, results, role, opponents, patience, tensorboard)
 
 
 @app.command()
 def evaluate(
-    path: Annotated[Path, typer.Argument(help="Folder of a saved policy (policy.json inside).")],
+    path: Annotated[Path, typer.Argument(help="Folder of a saved policy, or of a run of marketenvs train.")],
     task: Annotated[str | None, typer.Option(help="Task to score on; default: the one it was trained on.")] = None,
     seed: int = 0,
 ) -> None:
-    """Score saved policies on a task's held-out markets."""
-    from marketenvs_baselines.store import load_policy, trained_on
+    """Score saved policies on a task's held-out markets; roles that were not trained play the equilibrium."""
+    from marketenvs_baselines.store import load_policy
+    from marketenvs_benchmarks import training
 
-    from . import scoring
-    from .errors import InvalidParameter
-    from .task import load_task
-
-    name = task or trained_on(path)
-    if not name:
-        raise InvalidParameter(f"{path} does not say on which task it was trained: name one with --task")
-    loaded = load_task(name)
-    found = scoring.evaluate(loaded, load_policy(path, loaded.make_market()), seed=seed)
-    console.print_json(json.dumps(found.to_json()))
+    where, loaded = training.find_policy(path, task)
+    scored = training.score(loaded, load_policy(where, loaded.make_market()), seed)
+    found = scored.pop("evaluation")
+    console.print_json(json.dumps({**found, **scored, "summary": training.summary({"evaluation": found, **scored})}))
 
 
 @suite_app.command("build")

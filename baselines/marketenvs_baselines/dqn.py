@@ -16,12 +16,13 @@ two-tier page, fidelity 19). ``PAPER`` holds the constants of the two-tier paper
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from marketenvs.errors import UnknownName, nearest
 from marketenvs.market import Market, Stage, State
 from marketenvs.policy import Policy, Transition
 
@@ -92,14 +93,32 @@ class Stack:
 
     def __call__(self, x: Any) -> Any:
         """Values (R, m, A) of observations (R, m, d)."""
+        x = self._trunk(x)
+        q = self._layer("advantage", x)
+        return self._layer("value", x) + q - q.mean(-1, keepdim=True) if self.dueling else q
+
+    def of_chosen(self, x: Any, action: Any) -> Any:
+        """Values (R, m) of one action each (R, m): the same numbers without the other columns of the last layer."""
         import torch
 
-        def layer(name: str, x: Any) -> Any:
-            return torch.baddbmm(self.weights[name + ".b"], x, self.weights[name + ".w"])
+        x = self._trunk(x)
+        weight, bias = self.weights["advantage.w"], self.weights["advantage.b"]
+        run = torch.arange(len(weight))[:, None]
+        q = (x * weight.transpose(1, 2)[run, action]).sum(-1) + bias[:, 0][run, action]
+        if not self.dueling:
+            return q
+        mean = (x * weight.mean(-1)[:, None]).sum(-1) + bias.mean(-1)
+        return self._layer("value", x)[..., 0] + q - mean
 
-        x = torch.relu(layer("second", torch.relu(layer("first", x))))
-        q = layer("advantage", x)
-        return layer("value", x) + q - q.mean(-1, keepdim=True) if self.dueling else q
+    def _layer(self, name: str, x: Any) -> Any:
+        import torch
+
+        return torch.baddbmm(self.weights[name + ".b"], x, self.weights[name + ".w"])
+
+    def _trunk(self, x: Any) -> Any:
+        import torch
+
+        return torch.relu(self._layer("second", torch.relu(self._layer("first", x))))
 
     def twin(self) -> Stack:
         """A frozen copy: the target network."""
@@ -161,7 +180,7 @@ class Brain:
         self.inputs = int(stage.observation_space.shape[0])
         self.net = Stack(seeds, self.inputs, self.actions, c)
         self.target = self.net.twin()
-        self.adam = torch.optim.Adam(list(self.net.weights.values()), lr=c.learning_rate)
+        self.adam = torch.optim.Adam(list(self.net.weights.values()), lr=c.learning_rate, fused=True)
         self.memory: Memory | None = None
         self.streams = Streams(seeds, "dqn", stage.name)
         self.rounds = self.updates = 0
@@ -220,7 +239,7 @@ class Brain:
                     judge = judge.masked_fill(~torch.from_numpy(memory.next_mask[rows, pick]), -torch.inf)
                 best = judge.argmax(-1, keepdim=True)
                 target = target + c.discount * value.gather(-1, best)[..., 0]
-        q = self.net(obs).gather(-1, action[..., None])[..., 0]
+        q = self.net.of_chosen(obs, action)
         loss = torch.nn.functional.smooth_l1_loss(q, target, reduction="sum") / c.batch  # runs do not mix
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
@@ -332,6 +351,14 @@ def train_many(
     return play(market, learners, budget, seeds, report).policies
 
 
+def check_constants(options: Mapping[str, Any]) -> None:
+    """Raise ``UnknownName`` unless every option is a field of :class:`Constants`."""
+    known = [f.name for f in fields(Constants)]
+    for name in options:
+        if name not in known:
+            raise UnknownName(f"deep Q-learning has no option {name!r}; {nearest(name, known)}")
+
+
 def _variant(name: str, title: str, double: bool, dueling: bool, citation: str) -> Algorithm:
     def train(task: Any, seeds: Sequence[int], budget: int, report: Report | None = None, **k: Any) -> list[Policies]:
         return train_many(task, seeds, budget, report, **{"double": double, "dueling": dueling, **k})
@@ -344,6 +371,7 @@ def _variant(name: str, title: str, double: bool, dueling: bool, citation: str) 
         quick_budget=6_000,
         actions=("discrete",),
         requires=("torch",),
+        check=check_constants,
     )
 
 

@@ -49,7 +49,7 @@ class Algorithm:
         stochastic: Whether its policies mix.
         markets: Ids of markets it plays; empty for all.
         actions: Kinds of stages it can play, of "discrete" and "continuous".
-        can_play: Finer check: market -> None, or the reason why not.
+        can_play: Finer check: market -> None, or the reason why not. It may take the keyword ``role``: the only one to play.
         requires: Modules that must be installed ("stable_baselines3").
         heavy: Too slow for the quick suite; shown there as reference results.
         check: Checks options (name -> value) before anything is computed, nested ones too; raises ``UnknownName`` or
@@ -66,7 +66,7 @@ class Algorithm:
     stochastic: bool = False
     markets: tuple[str, ...] = ()
     actions: tuple[str, ...] = ("discrete", "continuous")
-    can_play: Callable[[Market], str | None] | None = None
+    can_play: Callable[..., str | None] | None = None
     requires: tuple[str, ...] = ()
     heavy: bool = False
     check: Callable[[Mapping[str, Any]], None] | None = None
@@ -83,18 +83,22 @@ class Algorithm:
         assert self.train_many is not None
         return self.train_many(task, [seed], budget, per_run(report))[0]
 
-    def why_not(self, market: Market) -> str | None:
-        """Why this algorithm cannot play the market; None if it can."""
+    def why_not(self, market: Market, role: str | None = None) -> str | None:
+        """Why this algorithm cannot play the market (or, if named, one role of it); None if it can."""
         missing = [m for m in self.requires if importlib.util.find_spec(m) is None]
         if missing:
             return f"{self.name} needs {', '.join(missing)}, which is not installed"
         if self.markets and market.id not in self.markets:
             return f"{self.name} plays {', '.join(self.markets)}, not {market.id}"
-        for stage in market.stages:
+        for stage in (s for s in market.stages if role in (None, s.role)):
             kind = "discrete" if stage.codec.discrete else "continuous"
             if kind not in self.actions:
                 return f"{self.name} plays {' and '.join(self.actions)} stages; {market.id}'s {stage.name!r} is {kind}"
-        return self.can_play(market) if self.can_play is not None else None
+        if self.can_play is None:
+            return None
+        if role is not None and "role" in inspect.signature(self.can_play).parameters:
+            return self.can_play(market, role=role)
+        return self.can_play(market)
 
     def plays(self, market: Market) -> bool:
         """Whether this algorithm can play the market."""

@@ -72,7 +72,7 @@ def train_selfplay(
         anneal: See there.
         normalize: See there.
         checkpoint: Folder from which a killed run goes on; None keeps nothing (and trains the same policies).
-        every: Market rounds of a segment; default: a quarter of the budget.
+        every: Market rounds of a segment; default: a tenth of the budget.
         patience: Stop when the policies have not moved for so many segments (see ``checkpoints.Settled``).
         tensorboard: Folder for TensorBoard: losses of every stage; score, NashConv and welfare on a small sample of
             markets that are not the held-out ones (see :mod:`~marketenvs_baselines.watch`).
@@ -94,7 +94,7 @@ def train_selfplay(
     )
     game = make()
     total = passes_of(budget, game.cost)
-    part = max(1, (-(-total // 4)) if every is None else every // game.cost)
+    part = max(1, (-(-total // 10)) if every is None else every // game.cost)
     key = {"algorithm": f"sb3:{algorithm}", "task": getattr(task, "hash", task.name), **play, "budget": budget}
     key |= {"settings": repr(settings), "normalize": repr(normalize), "patience": patience}
     key["opponents"] = repr(opponents) if only is not None else None
@@ -182,8 +182,9 @@ def algorithm(
     train.__signature__ = signature.replace(parameters=taken)  # type: ignore[attr-defined]
     train.__name__ = f"train_{name.lower()}"
 
-    def can_play(market: Market) -> str | None:
-        return next((reason for reason in (why_not(name, s) for s in market.stages) if reason), None)
+    def can_play(market: Market, role: str | None = None) -> str | None:
+        stages = (stage for stage in market.stages if role in (None, stage.role))
+        return next((reason for reason in (why_not(name, stage) for stage in stages) if reason), None)
 
     return Algorithm(
         f"sb3_{name.lower()}",

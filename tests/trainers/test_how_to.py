@@ -23,7 +23,7 @@ def test_the_configuration_is_read_and_its_options_are_options(tmp_path):
     (tmp_path / "ppo.yaml").write_text(block)
     content = training.read_config(tmp_path / "ppo.yaml")
     algorithm = resolve(content["learner"])
-    training.check_options(content["learner"], algorithm.train, content["options"])
+    training.check_options(content["learner"], algorithm, content["options"])
     assert content == yaml.safe_load(block)
 
 
