@@ -136,3 +136,23 @@ def test_bandit_means():
     policy.start(market, "bidder", 1, 0)
     bids = policy.act_at(market.stage("bidding"), market.observe(state, "bidding"), None, state)
     assert market.nash_conv(state, {"bidding": bids}).upper[0] < 600  # of 4 x 355 for uniform play
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_values_of_chosen_actions(dueling):
+    """The short cut for one action each gives the values, and the gradients, of the whole last layer."""
+    torch = pytest.importorskip("torch")
+    from marketenvs_baselines.dqn import Constants, Stack
+
+    net = Stack([0, 1, 2], 5, 9, Constants(dueling=dueling, width=6))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((3, 4, 5), generator=generator)
+    action = torch.randint(9, (3, 4), generator=generator)
+    whole = net(x).gather(-1, action[..., None])[..., 0]
+    short = net.of_chosen(x, action)
+    torch.testing.assert_close(short, whole, rtol=1e-5, atol=1e-6)
+    weights = list(net.weights.values())
+    for a, b in zip(
+        torch.autograd.grad(whole.pow(2).sum(), weights), torch.autograd.grad(short.pow(2).sum(), weights), strict=True
+    ):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-6)
