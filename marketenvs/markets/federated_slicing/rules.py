@@ -143,7 +143,7 @@ class FederatedSlicing(Demand):
         backend = self.backend
         self._loads = backend.asarray(p.load_trace) if p.load_trace is not None else None
         self._forecasts = backend.asarray(p.forecast_trace) if p.forecast_trace is not None else None
-        self._compact = backend.name == "numpy" and backend.dtype_name == "float64"
+        self._compact = backend.name == "numpy"
 
     def derive(self, theta: Any) -> Any:
         xp = self.xp

@@ -37,6 +37,8 @@ RING = 16
 """Batches kept per route; one arrives per slot at most, none lives beyond 15 slots: entry k has age k."""
 WARM_UP = 60
 EMPTY = -1.0e9
+_FAINT = 80.0
+"""A batch this many e-folds weak is nothing; in float32 its subnormal exponentials would be as slow as they are useless."""
 _HEADINGS = (0.3, 0.3 + math.pi / 2)
 _OFFSETS = (0.35 * CELL_RADIUS_M, -0.45 * CELL_RADIUS_M)
 HALF_CHORDS_M = tuple(math.sqrt(CELL_RADIUS_M**2 - offset**2) for offset in _OFFSETS)
@@ -113,7 +115,8 @@ def load_factor(place_: Placement, pulses: Pulses, xp: Any, compact: bool) -> Ar
     if compact:
         return _compact_load_factor(place_, pulses)
     distance = place_.along[..., None] - pulses.position[:, :, None, None, :]
-    bump = pulses.size[:, :, None, None, :] * xp.exp(-(distance * distance) / (2.0 * PULSE_WIDTH_M**2))
+    exponent = xp.clip(-(distance * distance) / (2.0 * PULSE_WIDTH_M**2), -_FAINT, 0.0)
+    bump = pulses.size[:, :, None, None, :] * xp.exp(exponent)
     return (1.0 + xp.sum(place_.weight * xp.sum(bump, axis=-1), axis=1)) / MEAN_LOAD_FACTOR
 
 
@@ -121,7 +124,8 @@ def _compact_load_factor(place_: Placement, pulses: Pulses) -> np.ndarray:
     """The same in NumPy: about 1.4 batches per route are alive on average, a dense 16 would cost ten times as much."""
     alive = pulses.position > 0.5 * EMPTY
     live = int(alive.sum(axis=2).max()) if alive.size else 0
-    out = np.ones((place_.along.shape[0], *place_.along.shape[2:]))
+    out = np.ones((place_.along.shape[0], *place_.along.shape[2:]), place_.along.dtype)
+    single = place_.along.dtype == np.float32
     if live:
         first = np.argsort(~alive, axis=2, kind="stable")[:, :, :live]
         position = np.take_along_axis(pulses.position, first, 2)
@@ -132,6 +136,8 @@ def _compact_load_factor(place_: Placement, pulses: Pulses) -> np.ndarray:
             np.subtract(place_.along, position[:, :, j, None, None], out=scratch)
             np.multiply(scratch, scratch, out=scratch)
             scratch *= -1.0 / (2.0 * PULSE_WIDTH_M**2)
+            if single:
+                np.maximum(scratch, -_FAINT, out=scratch)
             np.exp(scratch, out=scratch)
             scratch *= size[:, :, j, None, None]
             total += scratch

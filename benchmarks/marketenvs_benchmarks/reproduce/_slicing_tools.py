@@ -1,0 +1,60 @@
+"""What the parts of the federated slicing reproduction share: constants, intervals, and results kept from a run that was stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from marketenvs.task import write_json
+
+ID = "FederatedSlicing-v0"
+SEEDS = 10
+ROUNDS = 3000
+"""Slots of training."""
+EVERY = 2
+"""Slots between updates."""
+USERS = (20, 40, 60, 80, 100, 120, 140, 160, 180, 200)
+
+
+def pm(values: Any, digits: int = 3) -> str:
+    """Mean and half width of its 95 % confidence interval (Student's t over seeds)."""
+    v = np.asarray(values, float)
+    return f"{v.mean():.{digits}f} ± {_half(v):.{digits}f}"
+
+
+def significant(a: Any, b: Any) -> bool:
+    """Whether a is below b: the 95 % interval of the paired differences lies above 0."""
+    d = np.asarray(b, float) - np.asarray(a, float)
+    return bool(d.mean() > _half(d))
+
+
+def difference(a: Any, b: Any) -> str:
+    """Paired difference b - a with its interval."""
+    return pm(np.asarray(b, float) - np.asarray(a, float))
+
+
+def _half(v: np.ndarray) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v))) if len(v) > 1 else 0.0
+
+
+def remembered(folder: Path, name: str, settings: Any, run: Callable[[], Any]) -> Any:
+    """The JSON-ready result of ``run``, or the one that an earlier run with the same settings left in ``folder/parts``."""
+    path = folder / "parts" / f"{name.replace(' ', '_').replace('/', '-')}.json"
+    known = json.loads(json.dumps(settings))
+    if path.is_file():
+        try:
+            content = json.loads(path.read_text())
+        except json.JSONDecodeError:
+            content = {}
+        if content.get("settings") == known:
+            return content["result"]
+    result = run()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"settings": known, "result": result})
+    return json.loads(json.dumps(result))
