@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from ..errors import ResetNeeded
+from ..errors import InvalidAction, ResetNeeded
 from ..market import Market
 from ..registry import NAMESPACE, MarketSpec, list_markets, register, spec
 from .base import RENDER_MODES, Shell, check_render_mode
 from .game import Scale, as_market
+from .rllib_others import Others
 from .table import Spaces, Table
 
 try:
@@ -42,6 +43,9 @@ class MarketMultiAgentEnv(Shell, MultiAgentEnv):
         market: A market, or its id with ``**params`` as for :func:`marketenvs.make`.
         render_mode: None, "rgb_array" or "ansi".
         reward_scale: Role -> constant that this role's rewards are divided by.
+        only: The one role that learns: only its agents are there, ``opponents`` play the others. None: all roles.
+        opponents: "equilibrium", "random", "best_response", the folder of a saved policy, "module:Class", a policy, or a
+            mapping from roles to these.
 
     Attributes:
         metrics: Name -> number or (n,) array of the round settled last; {} before that. Not for agents.
@@ -55,18 +59,22 @@ class MarketMultiAgentEnv(Shell, MultiAgentEnv):
         *,
         render_mode: str | None = None,
         reward_scale: Scale | None = None,
+        only: str | None = None,
+        opponents: Any = "equilibrium",
         **params: Any,
     ):
         self.market = as_market(market, params)
         self.render_mode = check_render_mode(render_mode)
         self.table = Table(self.market, reward_scale)
-        self.possible_agents = list(self.market.agents)
+        self.others = Others(self.market, only, opponents)
+        learning = [only] if only is not None else list(self.market.roles)
+        names = [a for role in learning for a in self.table.names[role]]
+        self.possible_agents, self._own = list(names), frozenset(names)
         self.agents = list(self.possible_agents)
         super().__init__()
         made = Spaces(self.market)
-        agents = self.market.agents
-        self.observation_spaces = {a: _floats(made.of("observation", a)) for a in agents}
-        self.action_spaces = {a: made.of("action", a) for a in agents}
+        self.observation_spaces = {a: _floats(made.of("observation", a)) for a in names}
+        self.action_spaces = {a: made.of("action", a) for a in names}
         self._acted: set[str] = set()
         self._over = True
 
@@ -78,6 +86,7 @@ class MarketMultiAgentEnv(Shell, MultiAgentEnv):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
         """Begin an episode; ``seed`` and ``options`` as in :meth:`MarketParallelEnv.reset`."""
         self.table.reset(seed, options)
+        self.others.start(self.table.game)
         self._acted, self._over = set(), False
         if self.render_mode is not None:
             self.screen.clear()
@@ -95,6 +104,9 @@ class MarketMultiAgentEnv(Shell, MultiAgentEnv):
             raise ResetNeeded("the episode is over or has not begun: call reset() first")
         movers = self._next()
         rewards: dict[str, float] = {}
+        if self.others.only is not None and not action_dict.keys() <= set(self.possible_agents):
+            name = next(a for a in action_dict if a not in self.possible_agents)
+            raise InvalidAction(f"action of {name!r}, who does not learn here: only {self.others.only} does")
         self._play(action_dict, rewards)
         self._acted.update(movers)
         self._skip(rewards)
@@ -110,17 +122,29 @@ class MarketMultiAgentEnv(Shell, MultiAgentEnv):
         return [a for a in self.table.names[self.table.stage.role] if self.table.acting[a]]
 
     def _play(self, actions: Mapping[str, Any], rewards: dict[str, float]) -> None:
-        paid = self.table.commit(actions)
+        table = self.table
+        if table.stage.role in self.others.policies:
+            settled = self.others.play(table.game)
+            table.look()
+            paid = None
+            if settled is not None:
+                named = ((r, table.names[r], settled[r][0].tolist()) for r in table.names)
+                paid = {a: x for _, names, row in named for a, x in zip(names, row, strict=True)}
+        else:
+            paid = table.commit(actions)
         if paid is not None:
             for agent, reward in paid.items():
-                rewards[agent] = rewards.get(agent, 0.0) + reward
-            self._over = self.table.game.over
+                if agent in self._own:
+                    rewards[agent] = rewards.get(agent, 0.0) + reward
+            self.others.settled(table.game)
+            self._over = table.game.over
             if self.render_mode is not None:
-                self.screen.settle(self.table.game)
+                self.screen.settle(table.game)
 
     def _skip(self, rewards: dict[str, float]) -> None:
-        """Play through stages in which nobody acts."""
-        while not self._over and not any(self.table.acting.values()):
+        """Play through stages in which nobody acts who learns."""
+        table = self.table
+        while not self._over and (table.stage.role in self.others.policies or not any(table.acting.values())):
             self._play({}, rewards)
 
     def _seen(self, agents: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -160,7 +184,7 @@ def _floats(space: spaces.Space) -> spaces.Space:
 def make_env(known: MarketSpec, context: Mapping[str, Any]) -> MarketMultiAgentEnv:
     """What RLlib calls, in whatever process, with ``env_config``.
 
-    Parameters of the market, ``preset``, ``reward_scale``.
+    Parameters of the market, ``preset``, ``reward_scale``, ``only`` and ``opponents``.
     """
     register(known)  # a market registered by hand in the driver is unknown in a worker
     return MarketMultiAgentEnv(known.id, **dict(context))

@@ -6,7 +6,8 @@ RLlib learner trains as usual. Use it with ``config.env_runners(env_runner_cls=M
 ``marketenvs.rllib``.
 
 What is the same as with RLlib's own runner: markets and seeds (market i of the batch is the environment of seed + i),
-observations, rewards, the step count (one stage of one market is one environment step), where a chunk ends, how rewards
+observations, rewards, the step count (one stage of one market is one environment step; stages of roles that do not
+learn count for nobody), where a chunk ends, how rewards
 of rounds in which an agent is idle are added to its last action. What differs: chunks are never joined to one long
 episode (each has its own id), episode callbacks are not called (``on_sample_end`` is), and there are no
 env-to-module or module-to-env connectors: configurations that set some are refused.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +29,7 @@ from ..market import Market, Stage
 from .actions import actions_of
 from .game import Game
 from .rllib import register_all
+from .rllib_others import Others
 
 try:
     import torch
@@ -77,9 +80,9 @@ def stage_spaces(game: Game, stage: Stage) -> tuple[spaces.Space, spaces.Space]:
 class _Spaces(MultiAgentEnv):
     """Agents and spaces of the batch, in the form that RLlib asks environments for; it cannot be stepped."""
 
-    def __init__(self, game: Game):
+    def __init__(self, game: Game, stages: Sequence[Stage]):
         self.observation_spaces, self.action_spaces = {}, {}
-        for stage in game.market.stages:
+        for stage in stages:
             seen, action = stage_spaces(game, stage)
             for agent in stage_agents(game.market, stage):
                 self.observation_spaces[agent], self.action_spaces[agent] = seen, action
@@ -164,6 +167,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
 
     game: Game
     market: Market
+    others: Others
     _tracks: list[_Track]
     _always: bool
     _ran: float
@@ -187,10 +191,11 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         if not hasattr(shell, "table"):
             raise InvalidParameter(f"{config.env!r} is not an environment of marketenvs.rllib")
         self.game = Game(shell.market, config.num_envs_per_env_runner, shell.table.game.scale)
-        self.market = shell.market
-        self.env = SyncVectorMultiAgentEnv([lambda: _Spaces(self.game)])
+        self.market, self.others = shell.market, shell.others
+        learning = [s for s in self.market.stages if s.role not in self.others.policies]
+        self.env = SyncVectorMultiAgentEnv([lambda: _Spaces(self.game, learning)])
         self.num_envs = self.game.batch
-        self._tracks = [self._track(stage) for stage in self.market.stages]
+        self._tracks = [self._track(stage) for stage in learning]
         self._always = type(self.market).acting is Market.acting
         self._needs_initial_reset = True
         self._ran = 0.0
@@ -217,6 +222,23 @@ class MarketEnvRunner(MultiAgentEnvRunner):
             track.clear()
             self._returns[track.stage.name] = np.zeros((self.game.batch, len(track.agents)))
         self._steps = {track.stage.name: np.zeros((self.game.batch, len(track.agents))) for track in self._tracks}
+        self.others.start(self.game)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Let the policies of roles that do not learn play until it is somebody else's turn."""
+        while not self.game.over and self.game.stage.role in self.others.policies:
+            self._pay(self.others.play(self.game))
+
+    def _pay(self, rewards: Mapping[str, np.ndarray] | None) -> None:
+        """Book the rewards of a round, if one has just been settled."""
+        if rewards is None:
+            return
+        for track in self._tracks:
+            paid = rewards[track.stage.role]
+            track.rewards.append(paid)
+            self._returns[track.stage.name] += paid
+        self.others.settled(self.game)
 
     def _sample(  # type: ignore[override]
         self,
@@ -230,7 +252,7 @@ class MarketEnvRunner(MultiAgentEnvRunner):
         """At least so many timesteps (in whole rounds of all markets) or episodes."""
         if force_reset or num_episodes is not None or self._needs_initial_reset:
             self._reset()
-        stages, batch = len(self.market.stages), self.game.batch
+        stages, batch = len(self._tracks), self.game.batch
         if num_timesteps is not None:
             per = stages * batch
             if self.config.count_steps_by != "env_steps":
@@ -281,12 +303,8 @@ class MarketEnvRunner(MultiAgentEnvRunner):
             decisions = np.where(acted[..., None], game.decode(idle, track.agents), game.neutral())
         track.add(columns, acted)
         self._steps[stage.name] += acted
-        rewards = game.commit(decisions)
-        if rewards is not None:
-            for other in self._tracks:
-                paid = rewards[other.stage.role]
-                other.rewards.append(paid)
-                self._returns[other.stage.name] += paid
+        self._pay(game.commit(decisions))
+        self._advance()
 
     def _random(self, stage: Stage, columns: dict[str, np.ndarray]) -> np.ndarray:
         space, shape = stage.codec.action_space, columns["observations"].shape[:2]

@@ -10,6 +10,7 @@ import pytest
 
 import marketenvs
 from marketenvs import InvalidAction, ResetNeeded, UnknownName
+from marketenvs.policy import Uniform
 
 from .cases import HORIZON, MAKERS, every_market, same
 
@@ -117,6 +118,118 @@ def test_copies_and_bad_input():
         env.step({"consumer_0": np.full(1, np.nan), "consumer_1": np.zeros(1)})
     with pytest.raises(UnknownName, match="n_consumers"):
         MarketMultiAgentEnv("AIBazaar-v0", n_consumer=2)
+
+
+LEARNING = [(name, role) for name, make in MAKERS.items() for role in make().roles if len(make().roles) > 1]
+
+
+@pytest.mark.parametrize(("name", "role"), LEARNING, ids=[f"{n}:{r}" for n, r in LEARNING])
+def test_one_role_learns_against_policies(name, role):
+    """The game is the one in which the others' agents are given the policies' own moves by hand."""
+    market = MAKERS[name]()
+    spied = {r: Spy() for r in market.roles if r != role}
+    env = MarketMultiAgentEnv(market, only=role, opponents=spied, reward_scale={role: 2.0})
+    twin = MarketMultiAgentEnv(market, reward_scale={role: 2.0})
+    assert env.possible_agents == [a for a in market.agents if a.rpartition("_")[0] == role]
+    assert set(env.observation_spaces) == set(env.action_spaces) == set(env.possible_agents)
+    observations, _ = env.reset(seed=3)
+    seen, _ = twin.reset(seed=3)
+    rng = np.random.default_rng(0)
+    paid, want = dict.fromkeys(env.possible_agents, 0.0), dict.fromkeys(env.possible_agents, 0.0)
+    played = {r: 0 for r in spied}
+
+    def follow(seen):
+        """Let the spies' recorded actions be played in the twin until it is the learner's turn."""
+        while seen and next(iter(seen)).rpartition("_")[0] != role:
+            other = next(iter(seen)).rpartition("_")[0]
+            policy = env.others.policies[other]
+            stage, actions = policy.log[played[other]]
+            played[other] += 1
+            assert stage == twin.table.stage.name
+            several = len(market.stages_of[other]) > 1
+            rows = {a: actions[0, int(a.rpartition("_")[2])] for a in seen}
+            seen, rewards, _, truncated, _ = twin.step({a: {stage: x} if several else x for a, x in rows.items()})
+            for agent in want:
+                want[agent] += rewards.get(agent, 0.0)
+            if truncated["__all__"]:
+                return {}
+        return seen
+
+    seen = follow(seen)
+    over = False
+    while not over:
+        assert set(observations) == set(seen)
+        for agent in observations:
+            assert same(observations[agent], seen[agent])
+            assert env.get_observation_space(agent).contains(observations[agent])
+        actions = actions_of(env, observations, rng)
+        observations, rewards, _, truncated, infos = env.step(actions)
+        assert set(rewards) <= set(paid)
+        assert set(infos) <= set(observations) <= set(paid)
+        for agent, reward in rewards.items():
+            paid[agent] += reward
+        over = truncated["__all__"]
+        seen, rewards, _, done, _ = twin.step(actions)
+        for agent in want:
+            want[agent] += rewards.get(agent, 0.0)
+        seen = follow({} if done["__all__"] else seen)
+    assert env.table.game.rounds == HORIZON == twin.table.game.rounds
+    assert paid == pytest.approx(want)
+    assert any(want.values()) or name.startswith("masked")
+
+
+class Spy(Uniform):
+    """Draws actions, and keeps them."""
+
+    units = "action"
+
+    def start(self, market, role, batch, seed):
+        super().start(market, role, batch, seed)
+        self.log, self.rng = [], np.random.default_rng(seed)
+
+    def act_at(self, stage, obs, mask, state):
+        space = stage.codec.action_space
+        space.seed(int(self.rng.integers(1 << 31)))
+        split = [None] * obs.shape[1] if mask is None else list(mask[0].astype(np.int8))
+        actions = np.stack([np.asarray(space.sample(as_mask(space, m))) for m in split])[None]
+        actions = actions if stage.codec.discrete else actions.astype(np.float64)  # as shells compute
+        if self.market.acting(state, stage.name)[0].any():
+            self.log.append((stage.name, actions))
+        return actions
+
+
+def as_mask(space, row):
+    if row is None or not hasattr(space, "nvec"):
+        return row
+    return tuple(np.split(row, np.cumsum(space.nvec)[:-1]))
+
+
+def test_learning_roles_and_opponents_are_checked():
+    with pytest.raises(UnknownName, match="provider"):
+        MarketMultiAgentEnv("AIBazaar-v0", only="providr")
+    with pytest.raises(UnknownName, match="equilibrium"):
+        MarketMultiAgentEnv("AIBazaar-v0", only="provider", opponents="equilibrum")
+    with pytest.raises(UnknownName, match="consumer"):
+        MarketMultiAgentEnv("AIBazaar-v0", only="provider", opponents={"consumr": "random"})
+    env = MarketMultiAgentEnv("AIBazaar-v0", only="provider", n_consumers=2, horizon=2)
+    env.reset(seed=0)
+    with pytest.raises(InvalidAction, match="consumer_0.*does not learn"):
+        env.step({"provider_0": np.zeros(1), "consumer_0": np.zeros(1)})
+
+
+def test_an_agent_alone_against_the_equilibrium_is_paid_what_the_oracle_says():
+    """AI-Bazaar: a provider at its certified price, consumers by equilibrium, earns the certified payoff each round."""
+    market = marketenvs.make("AIBazaar-v0", preset="calibrated", horizon=1)
+    env = MarketMultiAgentEnv(market, only="provider", opponents="equilibrium")
+    env.reset(seed=0)
+    state = env.table.game.state
+    price = market.equilibrium(state).actions["provider"]
+    low, high = market.bounds(state, "pricing")
+    action = market.stage("pricing").codec.encode(np, price, low, high)[0, 0]
+    _, rewards, *_ = env.step({"provider_0": action})
+    answer = market.respond(state, {"provider": price}).actions["consumer"]
+    want = market.payoff(state, {"provider": price, "consumer": answer})
+    assert rewards["provider_0"] == pytest.approx(float(want["provider"][0, 0]), rel=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.tune.registry import register_env
 
 from marketenvs import InvalidParameter
+from marketenvs.policy import Policy
 from marketenvs.rllib import MarketEnvRunner, MarketMultiAgentEnv
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -48,21 +49,56 @@ class Fixed(TorchRLModule):
         return {Columns.ACTIONS: picks if isinstance(space, spaces.MultiDiscrete) else picks[:, 0]}
 
 
-def runner(cls, make, batch=3, module=Fixed):
+SINGLE = {name: make for name, make in MAKERS.items() if all(len(s) == 1 for s in make().stages_of.values())}
+
+
+def runner(cls, make, batch=3, module=Fixed, only=None):
     market = make()
+    scale = {r: 2.0 for r in market.roles}
     register_env(
-        "test-market", lambda context: MarketMultiAgentEnv(market, reward_scale={r: 2.0 for r in market.roles})
+        "test-market", lambda context: MarketMultiAgentEnv(market, reward_scale=scale, only=only, opponents=Waver())
     )
-    spec = MultiRLModuleSpec(rl_module_specs={r: RLModuleSpec(module_class=module) for r in market.roles})
+    roles = list(market.roles) if only is None else [only]
+    spec = MultiRLModuleSpec(rl_module_specs={r: RLModuleSpec(module_class=module) for r in roles})
     config = (
         PPOConfig()
         .environment("test-market")
         .env_runners(num_env_runners=0, num_envs_per_env_runner=batch, env_runner_cls=cls)
         .debugging(seed=5)
-        .multi_agent(policies=set(market.roles), policy_mapping_fn=lambda a, e=None, **k: a.rpartition("_")[0])
+        .multi_agent(policies=set(roles), policy_mapping_fn=lambda a, e=None, **k: a.rpartition("_")[0])
         .rl_module(rl_module_spec=spec)
     )
     return cls(config=config, worker_index=0)
+
+
+class Waver(Policy):
+    """A fixed function of what is seen."""
+
+    def act_at(self, stage, obs, mask, state):
+        mixed = np.asarray(obs, dtype=float) @ np.cos(np.arange(obs.shape[-1])) / obs.shape[-1]
+        low, high = self.market.bounds(state, stage.name)
+        meant = low + (high - low) * (0.5 + 0.4 * np.sin(mixed[..., None] + np.arange(stage.codec.width)))
+        return stage.codec.snap(np, meant, low, high)
+
+
+ROLES = [(n, r) for n, make in SINGLE.items() for r in make().roles if len(make().roles) > 1]
+
+
+@pytest.mark.parametrize(("name", "role"), ROLES, ids=[f"{n}:{r}" for n, r in ROLES])
+def test_one_role_learns_with_the_same_experience_as_in_rllibs_own_runner(name, role):
+    """Whether the others move before or after the learner: chunks, rewards and final observations agree."""
+    make = SINGLE[name]
+    theirs, ours = (runner(cls, make, only=role) for cls in (MultiAgentEnvRunner, MarketEnvRunner))
+    steps = sum(s.role == role for s in make().stages)
+    assert steps == 1
+    for rounds in (1, 2, 1, 3, 1):
+        a = theirs.sample(num_timesteps=3 * rounds, explore=False)
+        b = ours.sample(num_timesteps=3 * rounds, explore=False)
+        assert {agent.rpartition("_")[0] for chunk in b for agent in chunk.agent_episodes} == {role}
+        found, want = streams(b), streams(a)
+        assert found.keys() == want.keys()
+        for key, rows in want.items():
+            same_set(found[key], rows)
 
 
 def streams(chunks):
@@ -89,9 +125,6 @@ def same_set(a, b):
         for one, other in zip(x, y, strict=True):
             # RLlib unsquashes float32 actions, which may move their last digit, and sums differ with the batch.
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(other).max()))
-
-
-SINGLE = {name: make for name, make in MAKERS.items() if all(len(s) == 1 for s in make().stages_of.values())}
 
 
 @pytest.mark.parametrize("make", SINGLE.values(), ids=SINGLE.keys())
