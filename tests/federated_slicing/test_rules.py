@@ -521,3 +521,114 @@ def test_clairvoyant_satisfaction_over_the_load_is_the_specifications():
         assert metrics["utilisation_match"].mean() == pytest.approx(match, abs=0.03)
         assert metrics["satisfied"].mean() == pytest.approx(satisfied, abs=0.12)
         assert metrics["used"].mean() == pytest.approx(used, abs=0.06)
+
+
+# -- options --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "array_api_strict"])
+def test_measured_gains_give_the_rates_slot_after_slot(backend, tmp_path):
+    pytest.importorskip(backend)
+    rng = np.random.default_rng(0)
+    gains_db = rng.uniform(-130, -60, (6, 3, 5))  # 3 slices of 2 devices, 3 PRBs, 5 slots
+    np.savez(tmp_path / "gains.npz", gain_db=gains_db)
+    gains = channel.load_trace(tmp_path / "gains.npz")
+    options = {"n_slices": 3, "n_devices": 2, "channel": "trace", "gains": gains, "backend": backend}
+    market = make(ID, **options)
+    # 30 dBm over 50 RBs, -174 dBm/Hz over 180 kHz; mean over the PRBs; at least 0.1 bit/s/Hz.
+    snr_db = 30 - 10 * np.log10(50) + gains_db + 174 - 10 * np.log10(180e3)
+    want = 0.18 * np.maximum(np.log2(1 + 10 ** (snr_db / 10)), 0.1).mean(axis=1)
+    state = market.reset(0, batch=4)
+    seen = []
+    for _ in range(6):
+        rates = market.backend.numpy(state.nature.efficiency).reshape(4, 6)
+        slot = np.argmin(np.abs(rates[:, None] - want.T[None]).sum(axis=2), axis=1)
+        np.testing.assert_allclose(rates, want.T[slot], rtol=1e-9)
+        seen.append(slot)
+        state, _ = market.step(state, {"slice": 8.0})
+    np.testing.assert_array_equal(np.diff(seen, axis=0) % 5, 1)
+    assert market.equilibrium(state).certified.all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gains": np.ones((600, 1, 2))}, "not 'trace'"),
+        ({"channel": "trace"}, r"600 users"),
+        ({"channel": "trace", "gains": np.ones((6, 1, 2))}, "one row per device"),
+        ({"channel": "trace", "gains": np.full((600, 1, 2), np.inf)}, "finite"),
+        ({"channel": "trace", "gains": np.ones((600, 1, 2)), "demand": "lognormal_ar1"}, "needs devices"),
+        ({"channel": "tarce"}, "trace"),
+    ],
+)
+def test_gains_are_checked(options, message):
+    with pytest.raises(InvalidParameter, match=message):
+        make(ID, **options)
+
+
+def test_what_actions_mean():
+    """Box(-1, 1): geometric, linear, or relative to the last grant; grids are even steps of the same."""
+    share = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    for mode, want in (
+        ("absolute", 0.1 * 500 ** ((share + 1) / 2)),
+        ("absolute_linear", 0.1 + 49.9 * (share + 1) / 2),
+        ("relative", 50 / 6 * (1 + 0.5 * share)),
+    ):
+        for levels in (None, 5):
+            market = make(ID, action_mode=mode, action_levels=levels)
+            state = market.reset(0)
+            low, high = market.bounds(state, "request")
+            codec = market.stages[0].codec
+            for k, value in enumerate(want):
+                action = np.full((1, 6), k) if levels else np.full((1, 6, 1), share[k])
+                asked = codec.decode(np, action, low, high)
+                np.testing.assert_allclose(asked, value, rtol=1e-12)
+
+
+def test_utilisation_variants_by_hand():
+    ratio = np.array([0.25, 1.0, 4.0])
+    for variant, want in (
+        ("match", [0.25, 1, 0.25]),
+        ("served", [0.25, 1, 1]),
+        ("efficiency", [1, 1, 0.25]),
+        ("paper", [0.25, 1, 4]),
+    ):
+        np.testing.assert_allclose(one_slot.utilisation(ratio, variant, np), want)
+        market = reduced(PHI0, utilisation=variant)
+        outcome = market.outcome(market.reset(0), {"slice": 50.0})
+        np.testing.assert_allclose(outcome.metrics["utilisation"], outcome.metrics[f"utilisation_{variant}"])
+        terms = outcome.metrics["utilisation"] + outcome.metrics["utility"]
+        np.testing.assert_allclose(outcome.payoffs["slice"], 0.5 * terms)
+
+
+def test_equal_split_satisfies_fewer_devices_at_the_need():
+    """Section 2: with w/N each, U at x = 1 is 0.60 for equal demands at N = 100 and 0.73 for heterogeneous ones."""
+    rng = np.random.default_rng(0)
+    radio = channel.radio_preset("federated")
+    distance = np.sqrt(rng.uniform(10**2, 500**2, (400, 1, 100)))
+    snr = radio.sinr(radio.loss_db(distance, rng.standard_normal(distance.shape)), rng.exponential(size=distance.shape))
+    efficiency = radio.spectral_efficiency(snr) * 0.18
+    sla = one_slot.SlaTerms(np.array([False]), np.array([0.0]))
+    load = np.full(distance.shape, 0.1)
+    need, _ = one_slot.need(load, efficiency, sla, np)
+    utility, satisfied = one_slot.equal_split_utility(need, load, efficiency, sla, np.array([10.0]), np)
+    assert utility.mean() == pytest.approx(0.60, abs=0.02)
+    assert 0.3 < satisfied.mean() < 0.9
+    # Heterogeneous demands: the generator's own, in the three rate slices.
+    market = make(ID, intra="equal")
+    nature = market.reset(0, batch=100).nature
+    sla = one_slot.SlaTerms(np.zeros(6, bool), np.zeros(6))
+    steepness = np.full(6, 10.0)
+    utility, _ = one_slot.equal_split_utility(nature.need, nature.load, nature.efficiency, sla, steepness, np)
+    assert utility[:, :3].mean() == pytest.approx(0.73, abs=0.03)
+
+
+@pytest.mark.parametrize("users", range(20, 201, 20))
+def test_every_load_of_the_sweep_plays_and_is_certified(users):
+    market = make(ID, n_devices=users)
+    state = market.reset(0, batch=8)
+    eq = market.equilibrium(state)
+    assert eq.certified.all()
+    _, outcome = market.step(state, eq.actions)
+    # Needs grow with the users, whatever is granted.
+    assert outcome.metrics["need"].sum(1).mean() == pytest.approx(42.2 * users / 100, rel=0.35)

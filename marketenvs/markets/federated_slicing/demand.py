@@ -74,6 +74,7 @@ class Demand(Market):
     has_devices: bool
     _loads: Any
     _forecasts: Any
+    _rates: Any
     _compact: bool
 
     def history_noise(self) -> Mapping[str, Noise]:
@@ -99,7 +100,7 @@ class Demand(Market):
     def round_noise(self) -> Mapping[str, Noise]:
         m, n = self.params.n_slices, self.params.n_devices
         fields: dict[str, Noise] = {}
-        if self.has_devices and self.params.fading == "block":
+        if self.has_devices and self.params.fading == "block" and self._rates is None:
             fields["fading"] = Noise("exponential", (m, n))
         if self.params.demand == "devices":
             fields["log_load"] = Noise("normal", (m, n))
@@ -171,23 +172,24 @@ class Demand(Market):
             share = xp.where(theta.is_delay > 0.5, theta.mean_load_share + 0.0 * need, 0.0 * need)
             return need, share, theta.device_load * p.n_devices * level, (), ()
         if self._loads is not None:
-            load = xp.take(self._loads, self._index(slot), axis=0) * theta.load[:, :, None]
+            load = xp.take(self._loads, self._index(slot, self._loads), axis=0) * theta.load[:, :, None]
         else:
             day = traffic.daily_profile(slot, p.n_slices, theta.day_amplitude, xp)
             mean = theta.load * theta.device_load * day
             load = mean[:, :, None] * (history.devices.heaviness * xp.exp(log_load - 0.5 * traffic.AR_SD**2))
             if p.pulses:
                 load = load * traffic.load_factor(history.devices.place, pulses, xp, self._compact)
-        snr = history.devices.snr if p.fading != "block" else history.devices.snr * fading
-        efficiency = self.radio.spectral_efficiency(snr, xp=xp) * (self.radio.prb_bandwidth_hz * 1e-6)
+        if self._rates is not None:
+            efficiency = xp.take(self._rates, self._index(slot, self._rates), axis=0)
+        else:
+            snr = history.devices.snr if p.fading != "block" else history.devices.snr * fading
+            efficiency = self.radio.spectral_efficiency(snr, xp=xp) * (self.radio.prb_bandwidth_hz * 1e-6)
         sla = one_slot.SlaTerms(theta.is_delay > 0.5, theta.headroom)
         need, share = one_slot.need(load, efficiency, sla, xp)
         return need, share, xp.sum(load, axis=-1), load, efficiency
 
-    def _index(self, slot: Array) -> Array:
-        """Row of the trace of every market, (B,)."""
-        table = self._loads if self._loads is not None else self._forecasts
-        assert table is not None
+    def _index(self, slot: Array, table: Array) -> Array:
+        """Row of a recorded table of every market, (B,); beyond its end it starts again."""
         rows = table.shape[0]
         whole = self.xp.floor(slot[:, 0] + 0.5)
         return self.xp.astype(whole - rows * self.xp.floor(whole / rows), self.xp.int64)
@@ -211,5 +213,6 @@ class Demand(Market):
         elif p.forecast == "noisy":
             forecast = need * xp.exp(theta.forecast_sd * noise["forecast"])
         else:
-            forecast = xp.take(self._forecasts, self._index(slot), axis=0)
+            table = self._loads if self._loads is not None else self._forecasts
+            forecast = xp.take(self._forecasts, self._index(slot, table), axis=0)
         return SlicingNature(need, share, demand, forecast, load, efficiency, log_load, pulses)

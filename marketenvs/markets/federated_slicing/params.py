@@ -28,7 +28,7 @@ _KINDS = {
     "mean_load_share": _SHARES,
 }
 _REFERENCE_NEEDS = (12.4, 8.3, 4.1, 6.6, 6.6, 5.0)
-SEQUENCES = ("forecast_trace", "load_trace")
+SEQUENCES = ("forecast_trace", "load_trace", "gains")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,16 @@ class SlicingParams(MarketParams):
     observation: str = option("own", "what slices see", ("own", "full", "paper"))
     fading: str = option("block", "fast fading", ("block", "ergodic", "none"))
     radio: str = option("federated", "radio preset of the cell", ("federated", "realistic"))
+    channel: str = option("model", "rates of the devices: radio model, or measured gains", ("model", "trace"))
     whole_blocks: bool = flag(False, "grant whole blocks only (largest remainder)")
     pulses: bool = flag(True, "work batches on their routes; False is the negative control")
     observe_congestion: bool = flag(True, "broadcast min(1, W / sum of requests) of the last slot")
     load_trace: Any = static(None, "offered loads (T, n_slices, n_devices) in Mbit/s (demand='trace')")
+    gains: Any = static(
+        None,
+        "measured power gains (users, PRBs, slots) for channel='trace' (see marketenvs.channel.load_trace); "
+        "device u of slice m is user m * n_devices + u",
+    )
     forecast_trace: Any = static(
         None, "forecasts of the needs (T, n_slices) in RB, one per slot of load_trace (forecast='external')"
     )
@@ -208,6 +214,7 @@ class SlicingParams(MarketParams):
                 )
         elif self.load_trace is not None:
             raise InvalidParameter("load_trace is given, but demand is not 'trace'")
+        self._check_gains()
         if self.forecast == "external":
             if self.forecast_trace is None:
                 raise InvalidParameter("forecast='external' needs forecast_trace, shape (T, n_slices), RB")
@@ -221,6 +228,23 @@ class SlicingParams(MarketParams):
                 )
         elif self.forecast_trace is not None:
             raise InvalidParameter("forecast_trace is given, but forecast is not 'external'")
+
+    def _check_gains(self) -> None:
+        """Gains exactly where they are used, one row per device."""
+        if self.channel == "model":
+            if self.gains is not None:
+                raise InvalidParameter("gains are given, but channel is not 'trace'")
+            return
+        if self.demand == "lognormal_ar1":
+            raise InvalidParameter("channel='trace' needs devices: choose demand='devices' or demand='trace'")
+        users = self.n_slices * self.n_devices
+        if self.gains is None:
+            raise InvalidParameter(f"channel='trace' needs gains, shape ({users} users, PRBs, slots)")
+        if self.gains.ndim != 3 or len(self.gains) != users or self.gains.size == 0:
+            raise InvalidParameter(
+                f"gains must have shape ({users}, PRBs, slots): one row per device, slice after slice; "
+                f"got {self.gains.shape}"
+            )
 
 
 def _total(value: Any, slices: int) -> float:

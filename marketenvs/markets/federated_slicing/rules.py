@@ -67,6 +67,10 @@ as printed (see `literal`), relative actions, two observations. ``drawn``: log-n
 2]. ``reduced``: needs given directly
 (the specification's reference games). ``many``: 1000 slices. ``team``: shared reward.
 
+**Channel.** ``model``: the radio preset's path loss, shadowing and fading; ``trace``: measured gains of every device
+(`marketenvs.channel.load_trace`), read slot
+after slot. A gain carries its fading, so ``fading`` plays no part then.
+
 **Demand.** ``devices``: generator of `traffic`; ``lognormal_ar1``: needs drawn directly, any number of slices;
 ``trace``: measured or recorded loads
 (`traces`). ``forecast``: ``persistence``, ``oracle``, ``noisy``, or ``external`` forecasts, one row per slot of the
@@ -143,6 +147,11 @@ class FederatedSlicing(Demand):
         backend = self.backend
         self._loads = backend.asarray(p.load_trace) if p.load_trace is not None else None
         self._forecasts = backend.asarray(p.forecast_trace) if p.forecast_trace is not None else None
+        self._rates = None
+        if p.channel == "trace":
+            slots, shape = np.shape(p.gains)[2], (p.n_slices, p.n_devices)
+            rate = self.radio.trace_efficiency(np.asarray(p.gains, float)).T * (self.radio.prb_bandwidth_hz * 1e-6)
+            self._rates = backend.asarray(rate.reshape(slots, *shape))
         self._compact = backend.name == "numpy"
 
     def derive(self, theta: Any) -> Any:
