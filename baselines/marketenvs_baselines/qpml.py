@@ -95,7 +95,7 @@ class ChoiceBoltzmann(Boltzmann):
         bids: bid levels per choice, the faster index of an action.
     """
 
-    def __init__(self, *args: float, bids: int = 1, **constants: float):
+    def __init__(self, *args: Any, bids: int = 1, **constants: Any):
         super().__init__(*args, **constants)
         self.bids = bids
 

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from ...arrays import Array
     from ...market import State
-    from .rules import Auction, SpectrumBertrand
+    from .auction import Auction
+    from .rules import SpectrumBertrand
 
 Floats = NDArray[np.float64]
 

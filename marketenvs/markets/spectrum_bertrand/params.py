@@ -10,7 +10,7 @@ import numpy as np
 
 from ...arrays import Choice, Distribution, Uniform
 from ...errors import InvalidParameter
-from ...params import MarketParams, count, number, option, theta_type
+from ...params import MarketParams, count, number, option, static, theta_type
 from . import logit
 
 AUCTIONS = ("channel", "pooled")
@@ -76,6 +76,15 @@ class SpectrumParams(MarketParams):
     value_source: str = option(
         "given", "the value is a number, or the tariff on the rate of one channel of the radio cell", ("given", "radio")
     )
+    channel: str = option(
+        "model",
+        "radio: path loss at a distance, or measured gains (mean over their users and PRBs)",
+        ("model", "trace"),
+    )
+    gains: Any = static(
+        None, "measured power gains (users, PRBs, slots) for channel='trace' (see marketenvs.channel.load_trace)"
+    )
+    slot: Any = static(None, "channel='trace': slot of the trace (None: the mean over all slots)")
     tariff: Any = number(1.0, "radio: money per Mbit/s", unit="money/(Mbit/s)", low=0, open_low=True)
     distance: Any = number(150.0, "radio: the buyers' distance from the base station", unit="m", low=10, high=1000)
     fidelity: str = option(
@@ -132,11 +141,32 @@ class SpectrumParams(MarketParams):
             )
         if self.bounds_of("price_floor")[1] >= self.bounds_of("price_cap")[0]:
             raise InvalidParameter(f"price_floor={self.price_floor!r} must lie below price_cap={self.price_cap!r}")
+        self._check_trace()
         given = self.value_source == "given"
         if self.matching != "logit" and given and self.bounds_of("unit_cost")[1] >= self.bounds_of("value")[0]:
             raise InvalidParameter(f"unit_cost={self.unit_cost!r} must be below value={self.value!r}")
         if self.demand_curve == "linear" and self.bounds_of("unit_cost")[1] > 0:
             raise InvalidParameter("demand_curve='linear' is offered without costs: set unit_cost=0")
+
+    def _check_trace(self) -> None:
+        """Gains exactly where they are used, of the right form, and a slot that is there."""
+        if self.channel == "model":
+            if self.gains is not None or self.slot is not None:
+                raise InvalidParameter("gains or slot are given, but channel is not 'trace'")
+            return
+        if self.value_source != "radio":
+            raise InvalidParameter("channel='trace' needs value_source='radio'")
+        if self.gains is None:
+            raise InvalidParameter("channel='trace' needs gains, shape (users, PRBs, slots)")
+        gains = np.asarray(self.gains, dtype=float)
+        if gains.ndim != 3 or gains.size == 0 or not np.all(np.isfinite(gains)) or np.any(gains < 0):
+            raise InvalidParameter(
+                f"gains must be finite power gains >= 0 of shape (users, PRBs, slots); got shape {gains.shape}"
+            )
+        if self.slot is not None and (isinstance(self.slot, bool) or not isinstance(self.slot, int | np.integer)):
+            raise InvalidParameter(f"slot={self.slot!r} must be a whole number, or None for the mean over all slots")
+        if self.slot is not None and not 0 <= self.slot < gains.shape[2]:
+            raise InvalidParameter(f"slot={self.slot!r}: the gains have slots 0 to {gains.shape[2] - 1}")
 
 
 SpectrumTheta = theta_type("SpectrumTheta", SpectrumParams, derived=("worth", "nash_profit", "joint_profit"))

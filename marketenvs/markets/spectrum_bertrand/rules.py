@@ -34,32 +34,20 @@ buyers). At all-pay scarcity (M >= 2C) equilibria form a continuum: the symmetri
 has no pure equilibrium: linear programs give a mixture and its epsilon. ``clearing``: closed-form mixtures. ``logit``: Nash and monopoly by
 Lambert's W. Coordinated (asymmetric) equilibria of the buyers also exist when M < N C; learners may land between.
 
-**Where the future matters.** ``calvano`` is a repeated game with public prices: a grim trigger at the monopoly price is an exact equilibrium of it
-although its stage score is bad. `repeated.dynamic_regret` is the exact discounted regret of memory-one policies.
+**Where the future matters.** ``calvano`` is a repeated game with public prices. A grim trigger (hold the monopoly price until somebody deviates, then the
+stage equilibrium for ever) is an exact equilibrium of it at delta = .95, dynamic regret 0, although its stage score is bad: in a single round either seller
+would gain by undercutting. The tasks ``spectrum-calvano`` and ``spectrum-study`` are therefore scored by the exact dynamic regret of memory-one policies
+(``marketenvs.solution.repeated``), with stage score, long-run profit and the collusion index beside it: Delta is 0 at the stage equilibrium and 1 at joint
+monopoly, and a good score does not say which of the two was played. Myopic best replies do not win there: a patient rival exploits them.
 
 **Presets.** ``table1_{10,20,50}_{100,300,600}`` (the paper's nine cells), ``desk`` (M=4, C=5), ``congested``, ``scarce``, ``edge``, ``drawn`` (costs and channels differ
-by market), ``clearing``, ``calvano``, ``radio`` (the value is a tariff on the rate of one channel of the shared radio cell), ``grid`` (21 prices x 21 bids),
+by market), ``clearing``, ``calvano``, ``radio`` (the value is a tariff on the rate of one channel of the shared radio cell, alike for all buyers so that the
+oracle holds; with ``channel="trace"`` the rate that measured ``gains`` allow), ``grid`` (21 prices x 21 bids),
 ``reduced`` (three buyers, one channel per seller, posted), ``paper`` (the equations as printed, see ``literal.py``).
 
-**Fidelity** (17 points; what the paper has and what is done instead).
-
-1. Eq. (2) lets losers pay: an all-pay auction. Kept as the default; inadmissible bids pay nothing here, and are burned under ``paper``.
-2. U_t is called a marginal cost but used as the buyers' value, without a number: U = 1.
-3. Eq. (4) pays the seller the buyer's surplus over its own price, so P = 0 is dominant. Here: revenue minus cost.
-4. Eq. (3) gives both sellers the sum, the text says self-interested, Table 2 differs by seller: individual here, ``team_reward`` there.
-5. Eq. (1) with weights that sum to 1 over 2C channels bids about 1/(2C) against prices in [0, 1], and cannot produce Table 2: bids are free here.
-6. Eq. (1) allows several channels at once: one-hot here.
-7. 2^C - 1 actions per seller: one price is without loss at equilibrium; ``price_groups`` offers more.
-8. Eq. (11) normalises over buyers; rows do not sum to 1. Over own actions here.
-9. KL of 1.7-1.9 in Fig. 6 is worse than the uniform guess for most laws of D; that eq. (11) estimates demand is false in the model's own terms.
-10. Eqs. (6)-(7) lose superscripts. Unused.
-11. Eqs. (13)-(16) index Q by two signs, without a price. Corrected QPML uses (8)-(9) on price levels.
-12. The share rule keeps p1 + p2 constant: it cannot find any price level.
-13. The tie rule favours seller 1 in raising prices; Table 2 has seller 2 ahead in 9 of 9 cells (sign test p = .004). Ties at random here.
-14. Stateless buyers ignore the posted price, and prices lose their discipline: buyers observe prices here.
-15. "Bertrand" with pooled capacity M <= C gives p = c in all nine cells; no number of Table 2 is near 0.
-16. The claims on buyers' payoffs contradict every symmetric equilibrium: they fall with M and rise with C.
-17. Symbols: N, "marginal cost" and section titles are each used twice.
+**Fidelity.** See ``docs/fidelity/spectrum_bertrand.md`` for the seventeen places where the paper's formulas or claims fail, with numbers, what is done
+instead, and what the preset ``paper`` does literally; and for the paper's table and figures, the learning table and the collusion study beside what the
+model really gives.
 
 **Version history.** v0: first release. Against the source's specification: a blind buyer facing ``price_groups`` picks the block (not just the seller), which keeps
 the urn game and its oracle exact.
@@ -79,9 +67,10 @@ from gymnasium import spaces
 from ...arrays import Array, Noise
 from ...channel import radio_preset
 from ...codecs import BoxCodec, Codec, GridCodec, MultiGridCodec
+from ...errors import InvalidParameter
 from ...market import Market, Outcome, Stage, State
 from ...strategy import BestResponse, Equilibrium, SocialOptimum, Strategy
-from . import allocation, games, literal, replies, solve
+from . import allocation, auction, games, observations, replies, solve
 from .params import AUCTIONS, SpectrumParams, SpectrumTheta
 
 
@@ -98,19 +87,6 @@ class SpectrumHistory(NamedTuple):
     bid: Array
     won: Array
     paid: Array
-
-
-class Auction(NamedTuple):
-    """Buyers' decisions read against the posted prices, all (B, M)."""
-
-    group: Array  # index of the group of like urns; G to abstain (float)
-    seller: Array  # its seller; N to abstain (float)
-    price: Array
-    bid: Array
-    admissible: Array
-    urns: Array  # urns in the group
-    capacity: Array  # units per urn
-    worth: Array
 
 
 class SpectrumBertrand(Market):
@@ -167,11 +143,18 @@ class SpectrumBertrand(Market):
         self.most_channels = int(p.bounds_of("channels")[1])
         if p.value_source == "radio":
             self.radio = radio_preset("iiot")
-            ends = [
-                self._radio_worth(np, np.asarray(p.bounds_of("tariff")[i]), np.asarray(p.bounds_of("distance")[1 - i]))
-                for i in (0, 1)
-            ]
-            top = float(ends[1])
+            tariff, distance = p.bounds_of("tariff"), p.bounds_of("distance")
+            if p.channel == "trace":  # Mbit/s of a channel, mean over users and PRBs
+                efficiency = self.radio.trace_efficiency(np.asarray(p.gains, float)).mean(0)
+                mean = efficiency.mean() if p.slot is None else efficiency[p.slot]
+                self.trace_rate = float(mean) * self.radio.prb_bandwidth_hz / 1e6
+                if not self.trace_rate > 0:
+                    raise InvalidParameter(
+                        f"gains: nobody hears anything in slot {p.slot}, so a channel is worth nothing"
+                    )
+                top = tariff[1] * self.trace_rate
+            else:
+                top = float(self._radio_worth(np, np.asarray(tariff[1]), np.asarray(distance[0])))
         else:
             top = p.bounds_of("value")[1]
         self.money = top * max(p.bounds_of("price_cap")[1], 1.0)
@@ -195,7 +178,10 @@ class SpectrumBertrand(Market):
 
     def derive(self, theta: Any) -> Any:
         if self.params.value_source == "radio":
-            worth = self._radio_worth(self.xp, theta.tariff, theta.distance)
+            if self.params.channel == "trace":
+                worth = theta.tariff * self.trace_rate
+            else:
+                worth = self._radio_worth(self.xp, theta.tariff, theta.distance)
         else:
             worth = theta.value
         theta = theta._replace(worth=worth)
@@ -247,7 +233,7 @@ class SpectrumBertrand(Market):
         high = xp.stack((xp.zeros_like(top) + last, top), axis=2)
         return xp.zeros_like(high), high
 
-    def _worth(self, state: State) -> Array:
+    def worth(self, state: State) -> Array:
         """(B, M) value of a channel to each buyer."""
         theta = state.theta
         if self.params.values == "private":
@@ -255,95 +241,9 @@ class SpectrumBertrand(Market):
         return theta.worth + 0.0 * state.nature["tie"]
 
     def observe(self, state: State, stage: str) -> Array:
-        return self._observe_seller(state) if stage == "pricing" else self._observe_buyer(state)
-
-    def _cycle(self, values: Array) -> Array:
-        """(B, N, N): own entry first, then the rivals' in cyclic order."""
-        n = self.params.n_sellers
-        return self.xp.reshape(self.xp.take(values, self._cyclic, axis=1), (values.shape[0], n, n))
-
-    def _observe_seller(self, state: State) -> Array:
-        xp, p, theta, last = self.xp, self.params, state.theta, state.history
-        n, g, batch = p.n_sellers, p.price_groups, state.seed.shape[0]
-        zero = xp.zeros_like(last.load)
-        prices = [
-            self._cycle(x) / self.money for x in (xp.reshape(last.price, (batch, n, g))[:, :, k] for k in range(g))
-        ]
-        held, cost, worth = theta.channels + zero, theta.unit_cost + zero, theta.worth + zero
-        scale = worth * held if p.matching != "logit" else self.money * theta.demand + zero
-        sold = self._cycle(last.sales / held if p.matching != "logit" else last.sales / theta.demand)
-        clock = xp.astype(state.round, self.backend.dtype)[:, None] / float(p.horizon) + zero
-        parts = [xp.clip(x, 0.0, 1.0) for x in prices]
-        if self.auction:
-            own = (last.load / float(p.n_buyers), sold[:, :, 0], last.mean_bid / self.money, last.top_bid / self.money)
-            parts += [xp.clip(x, 0.0, 1.0)[:, :, None] for x in own] + [xp.clip(sold[:, :, 1:], 0.0, 1.0)]
-        else:
-            parts.append(xp.clip(sold, 0.0, 1.0))
-        known = (last.reward / scale, cost / self.money, worth / self.money, held / float(self.most_channels), clock)
-        parts += [xp.clip(x, 0.0, 1.0)[:, :, None] for x in known]
-        if p.observation == "full":
-            parts += [xp.clip(self._cycle(cost)[:, :, 1:] / self.money, 0.0, 1.0)]
-            parts += [self._cycle(held)[:, :, 1:] / float(self.most_channels)]
-            if p.matching == "logit":
-                top = max(abs(x) for x in p.bounds_of("quality")) or 1.0
-                parts.append(xp.clip(0.5 + 0.5 * self._cycle(theta.quality + zero) / top, 0.0, 1.0))
-        return xp.concat(parts, axis=2)
-
-    def _observe_buyer(self, state: State) -> Array:
-        xp, p, theta, last = self.xp, self.params, state.theta, state.history
-        n, m, batch = p.n_sellers, p.n_buyers, state.seed.shape[0]
-        posted = xp.reshape(state.decisions["pricing"], (batch, 1, n * p.price_groups)) / self.money
-        mine = xp.zeros_like(last.bid)
-
-        def shared(x: Array) -> Array:
-            return xp.clip(x, 0.0, 1.0) + 0.0 * mine[:, :, None]
-
-        chosen = xp.astype(
-            last.choice[:, :, None] == self.backend.asarray(np.arange(n + 1))[None, None, :], self.backend.dtype
-        )
-        clock = xp.astype(state.round, self.backend.dtype)[:, None] / float(p.horizon) + mine
-        own = [self._worth(state) / self.money, last.bid / self.money, last.won, last.paid / self.money]
-        own = [xp.clip(x, 0.0, 1.0)[:, :, None] for x in own]
-        held = theta.channels / float(self.most_channels) + 0.0 * last.load
-        parts = [
-            shared(posted),
-            own[0],
-            chosen,
-            *own[1:],
-            shared(last.load[:, None, :] / float(m)),
-            shared(held[:, None, :]),
-        ]
-        return xp.concat([*parts, xp.clip(clock, 0.0, 1.0)[:, :, None]], axis=2)
+        return observations.of_sellers(self, state) if stage == "pricing" else observations.of_buyers(self, state)
 
     # -- settling ---------------------------------------------------------------------------------------------------
-
-    def read(self, state: State, decisions: Mapping[str, Array]) -> Auction:
-        """Buyers' choices and bids against the posted prices."""
-        xp, p, theta = self.xp, self.params, state.theta
-        batch = decisions["bidding"].shape[0]
-        posted = xp.reshape(decisions["pricing"], (batch, -1))
-        worth = self._worth(state)
-        choice = xp.clip(xp.floor(decisions["bidding"][:, :, 0]), 0.0, float(self.groups))
-        index = xp.astype(choice, self._index)
-        group_price = xp.take(posted, self._group_price, axis=1)
-        nobody = xp.zeros_like(group_price[:, :1])
-        price = xp.take_along_axis(xp.concat((group_price, nobody), axis=1), index, axis=1)
-        seller = xp.take_along_axis(self._group_seller + nobody, index, axis=1)
-        held = xp.concat((theta.channels + 0.0 * nobody, 1.0 + nobody), axis=1)
-        held = xp.take_along_axis(held, xp.astype(seller, self._index), axis=1)
-        one = xp.ones_like(held)
-        blind = p.matching == "channel" and p.channel_choice == "blind"
-        urns, capacity = (held / float(p.price_groups) if blind else one), (held if p.matching == "pooled" else one)
-        bid = decisions["bidding"][:, :, 1]
-        if p.bid_encoding == "relative":
-            bid = xp.clip(price + bid * (worth - price), 0.0, theta.worth)
-        abstains = choice >= self.groups
-        if p.payment == "posted":
-            bid, admissible = xp.where(abstains, xp.zeros_like(price), price), ~abstains
-        else:
-            bid = xp.where(abstains, xp.zeros_like(bid), bid)
-            admissible = (bid > price if p.fidelity == "paper" else bid >= price) & ~abstains
-        return Auction(choice, seller, price, bid, admissible, urns, capacity, worth)
 
     def by_seller(self, seller: Array, values: Array) -> Array:
         """Sum of buyers' values (B, M) per seller (B, N)."""
@@ -351,35 +251,11 @@ class SpectrumBertrand(Market):
         mine = seller[:, None, :] == self._sellers
         return xp.sum(xp.where(mine, values[:, None, :], xp.zeros_like(values[:, None, :])), axis=2)
 
-    def chances(self, state: State, a: Auction) -> Array:
-        """(B, M) probability to be served, over blind landings and ties."""
-        xp = self.xp
-        apart = xp.where(a.admissible, a.group, xp.full_like(a.group, -1.0))
-        higher, equal = allocation.rank_counts(xp, apart, a.bid)
-        pooled = self.params.matching == "pooled"
-        chance = allocation.chance_served(xp, higher, equal, a.urns, a.capacity, pooled)
-        return xp.where(a.admissible, chance, xp.zeros_like(chance))
-
     def expected(self, state: State, decisions: Mapping[str, Array]) -> dict[str, Array]:
         if not self.auction:
             return {"seller": self._demand(state, decisions)[1]}
-        a = self.read(state, decisions)
-        return self._payoffs(state, a, self.chances(state, a))
-
-    def _payoffs(self, state: State, a: Auction, served: Array) -> dict[str, Array]:
-        if self.params.fidelity == "paper":
-            return literal.payoffs(self, state, a, served)
-        paid = self._payment(a, served)
-        sold = self.by_seller(a.seller, served)
-        return {
-            "seller": self.by_seller(a.seller, paid) - state.theta.unit_cost * sold,
-            "buyer": a.worth * served - paid,
-        }
-
-    def _payment(self, a: Auction, served: Array) -> Array:
-        if self.params.payment == "all_pay":
-            return self.xp.where(a.admissible, a.bid, self.xp.zeros_like(a.bid))
-        return served * (a.bid if self.params.payment == "first_price" else a.price)
+        a = auction.read(self, state, decisions)
+        return auction.payoffs(self, state, a, auction.chances(self, state, a))
 
     def _demand(self, state: State, decisions: Mapping[str, Array]) -> tuple[Array, Array]:
         """Sales and profits (B, N) without buyer agents."""
@@ -409,9 +285,9 @@ class SpectrumBertrand(Market):
                 possible = xp.minimum(theta.demand[:, 0], xp.sum(theta.channels + 0.0 * sold, axis=1))
                 metrics["efficiency"] = trades / possible
         else:
-            a = self.read(state, decisions)
-            won = xp.astype(self._winners(state, a), price.dtype)
-            payoffs = self._payoffs(state, a, won)
+            a = auction.read(self, state, decisions)
+            won = xp.astype(auction.winners(self, state, a), price.dtype)
+            payoffs = auction.payoffs(self, state, a, won)
             sold = self.by_seller(a.seller, won)
             trades, tried = xp.sum(won, axis=1), xp.sum(xp.astype(a.admissible, price.dtype), axis=1)
             supply = xp.sum(theta.channels + 0.0 * sold, axis=1)
@@ -423,7 +299,7 @@ class SpectrumBertrand(Market):
                 - (trades + xp.astype(tried == 0, price.dtype)) / xp.where(tried > 0, tried, xp.ones_like(tried)),
                 "efficiency": trades / xp.clip(supply, None, float(p.n_buyers)),
                 "won": won,
-                "paid": self._payment(a, won),
+                "paid": auction.payment(self, a, won),
             }
         total = xp.sum(payoffs["seller"], axis=1)
         span = theta.joint_profit[:, 0] - theta.nash_profit[:, 0]
@@ -434,22 +310,13 @@ class SpectrumBertrand(Market):
         metrics["welfare"] = total + (xp.sum(payoffs["buyer"], axis=1) if self.auction else 0.0 * total)
         return Outcome(payoffs, metrics)
 
-    def _winners(self, state: State, a: Auction) -> Array:
-        xp, nature = self.xp, state.nature
-        urn = a.group * float(self.most_channels)
-        if "landing" in nature:
-            urn = urn + xp.minimum(xp.floor(nature["landing"] * a.urns), a.urns - 1.0)
-        urn = xp.where(a.admissible, urn, xp.full_like(urn, -1.0))
-        capacity = a.capacity if self.params.matching == "pooled" else None
-        return allocation.winners(xp, urn, a.bid, nature["tie"], capacity) & a.admissible
-
     def remember(self, state: State, decisions: Mapping[str, Array], outcome: Outcome) -> SpectrumHistory:
         xp, last = self.xp, state.history
         price = xp.reshape(decisions["pricing"], last.price.shape)
         sales, reward = outcome.metrics["sales"], outcome.payoffs["seller"]
         if not self.auction:
             return last._replace(price=price, sales=sales, reward=reward)
-        a = self.read(state, decisions)
+        a = auction.read(self, state, decisions)
         counted = xp.astype(a.admissible, price.dtype)
         number = self.by_seller(a.seller, counted)
         mean = self.by_seller(a.seller, counted * a.bid) / xp.where(number > 0, number, xp.ones_like(number))
