@@ -3,13 +3,17 @@
 *Lower tier* (Figs 2-11): slicers learn the split of 13 blocks under the shaped reward with binomial packet noise.
 *Upper tier* (Figs 12-15): one agent learns a joint bid of four four-level pools. Both with the paper's constants (discount
 0.95, learning rate 0.01) and with corrected ones (discount 0, learning rate 0.001); every number is over >= 10 seeds.
-*Payment rules* (not in the paper): what four independent learners make of each rule.
+*Payment rules* (not in the paper): what four independent learners make of each rule. *Trainers*: DQN of SB3 and RLlib beside ours on the
+lower tier's market. *Speed*: solvers and the DQN loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +24,10 @@ from marketenvs_baselines.run import Record, play
 
 import marketenvs
 from marketenvs.policy import Constant
+from marketenvs.task import write_json
 
 from ..statistics import interval, iqm
+from . import _two_tier_speed, _two_tier_trainers
 from ._report import Finding, figure, write_report
 
 ID = "TwoTierBidding-v0"
@@ -41,20 +47,53 @@ SETTINGS = {
 
 
 def main(folder: Path, console: Any, quick: bool = False) -> None:
-    """Run the experiments, draw the figures and write the report."""
+    """Run the experiments, draw the figures and write the report. Finished parts are kept: a killed run goes on where it was."""
     seeds, rounds = (list(range(3)), 600) if quick else (list(range(10)), 6000)
-    findings = [
-        *optima(),
-        *figures_2_to_6(folder, seeds, rounds),
-        *lower_tier(folder, seeds, rounds, console),
-        *upper_tier(folder, seeds, rounds, console),
-        *payment_rules(folder, seeds, rounds),
-    ]
+    parts: dict[str, Callable[[], list[Finding]]] = {
+        "optima": optima,
+        "speed": lambda: [*_two_tier_speed.solvers(), *_two_tier_speed.learning(100 if quick else 300)],
+        "figures_2_to_6": lambda: figures_2_to_6(folder, seeds, rounds),
+        "lower_tier": lambda: lower_tier(folder, seeds, rounds, console),
+        "payment_rules": lambda: payment_rules(folder, seeds, rounds),
+        "upper_tier": lambda: upper_tier(folder, seeds, rounds, console),
+        "trainers": lambda: trainers(folder, seeds, rounds, console),
+        "rllib": lambda: trainers_of_rllib(folder, seeds[: (2 if quick else 5)], rounds, console),
+    }
+    findings = [f for name, part in parts.items() for f in kept(folder, name, [len(seeds), rounds], part, console)]
     notes = (
-        f"{len(seeds)} seeds, {rounds} rounds; intervals are 95 % bootstrap intervals of the interquartile mean; "
+        f"{len(seeds)} seeds (RLlib 5), {rounds} rounds; intervals are 95 % bootstrap intervals of the interquartile mean; "
         "an order is decided only where intervals do not overlap."
     )
     write_report(folder, "Two-tier bidding, Figures 2-15 and Table 4", findings, console, notes=notes)
+
+
+def kept(
+    folder: Path, name: str, size: list[int], part: Callable[[], list[Finding]], console: Any
+) -> Sequence[Finding]:
+    """A part's findings: those that an earlier run of the same size and code left, or new ones."""
+    path, key = folder / "parts" / f"{name}.json", {"size": size, "code": code_of_experiments()}
+    if path.is_file():
+        content = json.loads(path.read_text())
+        if content["key"] == key:
+            console.print(f"{name}: finished before")
+            return [Finding(**f) for f in content["findings"]]
+    begun = time.perf_counter()
+    findings = part()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"key": key, "findings": [asdict(f) for f in findings]})
+    console.print(f"{name}: {time.perf_counter() - begun:.0f} s")
+    return findings
+
+
+def code_of_experiments() -> str:
+    """Hash of what the experiments run: these files, the learners, and the market's settlement and radio."""
+    from marketenvs_baselines import bandit, dqn
+
+    from marketenvs.markets.two_tier_bidding import literal, oracle, radio, settlement, values
+
+    modules = (_two_tier_speed, _two_tier_trainers, bandit, dqn, literal, oracle, radio, settlement, values)
+    files = [Path(__file__), *(Path(str(m.__file__)) for m in modules)]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 
 # -- statistics -------------------------------------------------------------------------------------------------------
@@ -310,6 +349,43 @@ def _upper_findings(setting: str, data: Mapping[str, Mapping[str, np.ndarray]], 
             bool(abs(gap) > widest),
         ),
     ]
+
+
+# -- libraries --------------------------------------------------------------------------------------------------------
+
+
+def trainers(folder: Path, seeds: list[int], rounds: int, console: Any) -> list[Finding]:
+    """Our DQN family and SB3's DQN on the lower tier's market, corrected constants: regret of the trained policy."""
+    best = lower_optimum()
+    data = {
+        **_two_tier_trainers.ours(lower_market, best, seeds, rounds),
+        **_two_tier_trainers.sb3(lower_market, best, seeds, rounds),
+    }
+    for name, values in data.items():
+        console.print(f"{name}: {shown(values)}")
+    text = "; ".join(f"{name} {shown(values)}" for name, values in data.items())
+    verdict = above(data["ours DQN"], data["SB3 DQN"])
+    same = verdict is None and above(data["SB3 DQN"], data["ours DQN"]) is None
+    where = f"operator 1, 13 blocks, {rounds} rounds, {len(seeds)} seeds, regret in f of the greedy policy (optimum {best:.4f})"
+    claim = "ours: our DQN and SB3's learn equally well with the same constants"
+    return [Finding("libraries", claim, where, text, bool(same), {k: v.tolist() for k, v in data.items()})]
+
+
+def trainers_of_rllib(folder: Path, seeds: list[int], rounds: int, console: Any) -> list[Finding]:
+    """RLlib's DQN on the same market, both switches set."""
+    best = lower_optimum()
+    data = _two_tier_trainers.rllib(lower_market, best, seeds, rounds, console)
+    text = "; ".join(f"{name} {shown(values)}" for name, values in data.items())
+    plain, dueling = data["RLlib DQN"], data["RLlib Dueling"]
+    where = f"as above, {len(seeds)} seeds, ``dueling`` and ``double_q`` set in every variant"
+    claim = "Dueling DQN has less regret than DQN (the paper's order, in RLlib's implementation)"
+    return [Finding("libraries", claim, where, text, above(plain, dueling), {k: v.tolist() for k, v in data.items()})]
+
+
+def lower_optimum() -> float:
+    """The best f of operator 1 with 13 blocks."""
+    market = lower_market()
+    return float(market.analysis(market.reset(0))["table_a"].utility[0, 0, 13])
 
 
 # -- payment rules ----------------------------------------------------------------------------------------------------
