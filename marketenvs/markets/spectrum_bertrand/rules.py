@@ -148,7 +148,7 @@ class SpectrumBertrand(Market):
                 efficiency = self.radio.trace_efficiency(np.asarray(p.gains, float)).mean(0)
                 mean = efficiency.mean() if p.slot is None else efficiency[p.slot]
                 self.trace_rate = float(mean) * self.radio.prb_bandwidth_hz / 1e6
-                if not self.trace_rate > 0:
+                if not self.trace_rate > 1e-9:
                     raise InvalidParameter(
                         f"gains: nobody hears anything in slot {p.slot}, so a channel is worth nothing"
                     )
