@@ -30,13 +30,14 @@ def analysis(market: CoalitionTrading, state: State) -> dict[str, Any]:
     """Extras of every market (leading axis 1 where all markets share their parameters).
 
     Returns:
-        ``choke_price``, ``choke_quantity`` (R, N); ``coalition_reputation`` and ``shares`` (R, N). With identical sellers and
-        at most 6 buyers: ``coalition_surplus`` (R, 2^N, by member bits), ``coalition_net``, ``shapley`` (R, N),
-        ``core_empty`` (R,), ``partitions`` (P, N), ``partition_payoff`` (R, P, N), ``nash_stable`` and
-        ``individually_stable`` (R, P), ``merge_path`` (R, steps). At given coalitions: ``price_regime``, ``price_support``,
-        ``expected_price``, ``expected_quantity``, ``surplus`` (before signalling), ``gaps``, ``price_cdf`` (a function) where
-        prices mix; with two sellers ``best_deterministic`` (R,): least NashConv of any pair of pure prices on a 100-level
-        grid and ``best_deterministic_prices``. ``bargain``: the outcome if prices were bargained instead of posted.
+        With identical sellers and at most 6 buyers: ``coalition_surplus`` (R, 2^N, by member bits), ``coalition_net``,
+        ``shapley`` (R, N), ``core_empty`` (R,), ``partitions`` (P, N), ``partition_payoff`` (R, P, N), ``partition_winner``,
+        ``nash_stable`` and ``individually_stable`` (R, P), ``merge_path`` (R, steps). At given coalitions: ``choke_price``,
+        ``choke_quantity`` (R, N); ``coalition_reputation`` by slot and ``shares`` of everybody in its coalition's utility (R, N);
+        ``price_regime``, ``expected_price``, ``expected_quantity``, ``surplus`` (before signalling); ``price_cdf`` (a function)
+        and ``price_support`` where prices mix; with two sellers ``best_deterministic`` (R,), the least NashConv of any pair of
+        pure prices on a 100-level grid, and ``best_deterministic_prices``; ``bargain``, the outcome if prices were bargained
+        instead of posted.
     """
     if market.params.model == "paper":
         return {}
@@ -50,6 +51,10 @@ def analysis(market: CoalitionTrading, state: State) -> dict[str, Any]:
     v = view(market, state)
     out |= {"choke_price": v.curves.choke_price, "choke_quantity": v.curves.choke_quantity}
     out |= {"coalition_reputation": np.sum(v.slots * v.reputation[:, None, :], axis=2)}
+    if market.params.sharing != "own":
+        out["shares"] = np.asarray(
+            market.backend.numpy(market.shares(state, market.standing(state, state.decisions)[0]))
+        )
     stage = answer_prices(market, state, v)
     out |= {
         "price_regime": stage.regime,

@@ -302,7 +302,7 @@ def mixed_payoff(market: CoalitionTrading, state: State, profile: Mapping[str, S
     exact = isinstance(answer, FollowerReply)
     if exact and isinstance(prices, PriceMixture | Samples):
         solved = later_stages(market, here)
-        if solved.strategy["pricing"] is prices:
+        if _same(solved.strategy["pricing"], prices):
             return {role: np.array(x) for role, x in solved.values.items()}
     u = _paired(m)
     draws, total = len(u), {role: np.zeros((batch, n)) for role, n in market.roles.items()}
@@ -323,6 +323,13 @@ def mixed_payoff(market: CoalitionTrading, state: State, profile: Mapping[str, S
             worth = [_own_average(prices, partial(_expected_profit, v, chances, i), points, i) for i in range(m)]
             total["seller"] = np.stack([np.broadcast_to(x, (batch,)) for x in worth], axis=1)
     return total
+
+
+def _same(one: Strategy, other: Strategy) -> bool:
+    """Whether two mixtures are one and the same (a finite one may have been copied on its way)."""
+    if isinstance(one, Samples) and isinstance(other, Samples):
+        return np.array_equal(one.values, other.values) and np.array_equal(one.weights, other.weights)  # type: ignore[arg-type]
+    return one is other
 
 
 def _paired(m: int) -> Floats:

@@ -279,6 +279,8 @@ def _searched(market: CoalitionTrading, v: View, units: Units | None) -> PriceSt
     weights = np.stack([np.pad(r.chance, ((0, 0), (0, size - r.levels.size))).T for r in rows], axis=1)  # (S, R, M)
     samples = Samples(values[:, :, None, None] + np.zeros((1, 1, v.room.shape[1], 1)), weights)
     profit, gross, quantity = _moments(market, v, samples, units)
+    if units is None:
+        profit = np.stack([r.values for r in rows])  # exact sums over who is cheaper
     mean = np.sum(weights * values[:, :, None], axis=0)
     gap = np.stack([r.gains.max() for r in rows])
     how = "grid game (sequential LP for two sellers, regret matching for more), deviations on a finer grid"

@@ -126,6 +126,8 @@ class CoalitionTrading(Market):
         self._mmtc = real(service_mask(p, "mmtc"))
         self._seats = None if p.seats is None else real([[float(s) for s in p.seats]])
         self._radio = channel.radio_preset(p.radio)
+        if p.selection == "matching":  # seller k serves the coalition of rank k: sellers are not interchangeable
+            self.anonymous = ()
         self._trace_rates = real(self._measured_rates()) if p.channel == "trace" else None
         if p.channel == "drop":
             users = np.asarray(p.users, dtype=float)

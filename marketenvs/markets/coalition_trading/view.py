@@ -189,7 +189,10 @@ def _follow_units(v: View, price: Floats, room: Floats, units: Units) -> Floats:
     net = units.table[:, None, :] - np.sum(parts * wide[0], axis=3)
     net = np.where(feasible[:, None, :], np.round(net, 11), -np.inf)
     best = net.shape[2] - 1 - np.argmax(net[:, :, ::-1], axis=2)
-    return np.take_along_axis(parts, best[:, :, None, None], axis=2)
+    bought = np.take_along_axis(parts, best[:, :, None, None], axis=2)
+    # Tied sellers are asked for whole units: an odd one comes from the first of them, as in `requests`.
+    size = units.size[:, None, None, None]
+    return np.minimum(_apportion(bought / size) * size, room[:, :, None, :])
 
 
 def requests(market: CoalitionTrading, state: State, v: View, bought: Floats) -> Floats:
@@ -218,12 +221,12 @@ def requests(market: CoalitionTrading, state: State, v: View, bought: Floats) ->
 
 
 def _apportion(exact: Floats) -> Floats:
-    """Whole numbers (B, N) nearest to ``exact`` with the same (whole) sum: largest remainders first."""
+    """Whole numbers (..., N) nearest to ``exact`` with the same (whole) sum: largest remainders first."""
     low = np.floor(exact + 1e-9)
-    missing = np.round(exact.sum(axis=1) - low.sum(axis=1)).astype(int)
-    order = np.argsort(-(exact - low), axis=1, kind="stable")
-    rank = np.argsort(order, axis=1, kind="stable")
-    return low + (rank < missing[:, None])
+    missing = np.round(exact.sum(axis=-1) - low.sum(axis=-1)).astype(int)
+    order = np.argsort(-np.round(exact - low, 9), axis=-1, kind="stable")
+    rank = np.argsort(order, axis=-1, kind="stable")
+    return low + (rank < missing[..., None])
 
 
 def _overlap(members: Floats, sellers: Floats) -> Floats:
