@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from marketenvs.registry import make
+
+ID = "FederatedSlicing-v0"
 PHI0 = np.array([12.4, 8.3, 4.1, 6.6, 6.6, 5.0])
 DELAY = np.array([False, False, False, True, True, True])
 SHARE = np.array([0.0, 0.0, 0.0, 0.5, 0.8, 1 / 6])
@@ -143,3 +146,20 @@ RISK = {  # sigma -> (rate, delay c = .5)
     0.5: (1.834, 1.859),
 }
 POA = {20: 1, 60: 1, 80: 1, 100: 1.0072266, 120: 1.0352769, 130: 1.0905217, 160: 1.3415053, 200: 1.546393}
+
+
+def reduced(need, load_share=SHARE, is_delay=DELAY, **options):
+    """The market whose slots are exactly this game: needs given, nothing random."""
+    count = len(need)
+    shares = np.broadcast_to(load_share, (count,))
+    options.setdefault("device_load", 0.1)
+    return make(
+        ID,
+        preset="reduced",
+        n_slices=count,
+        mean_need=need,
+        mean_load_share=shares,
+        packet_kbit=8.0,
+        delay_bound_ms=np.where(np.broadcast_to(is_delay, (count,)), 100.0, 0.0),
+        **options,
+    )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import re
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pytest
 from marketenvs_baselines import forecasters
@@ -145,3 +150,42 @@ def test_bad_requests_are_refused(tmp_path):
         make_forecaster("gat", layers=3)
     with pytest.raises(MarketEnvsError, match=r"forecaster\.json"):
         load_forecaster(tmp_path)
+
+
+def test_the_how_to_runs_as_written(tmp_path, monkeypatch, capsys):
+    """Every command and every block of docs/how-to/forecast_traffic.md, in an empty folder with small files."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    loads, _ = traffic.simulate(120, 0, n_slices=2, n_devices=4, mean_load=[0.3, 0.2])
+    write_long_csv("traffic.csv", loads)
+    squares = (5060, 5061, 5160, 5161, 4259, 4260, 4359, 4360)
+    for day in (1, 2):
+        rows = [
+            f"{square}\t{1383260400000 + 600000 * (60 * day + k)}\t39\t{k % 7}\t\t\t1\t{k % 5}.5\n"
+            for square in squares
+            for k in range(60)
+        ]
+        (tmp_path / f"sms-call-internet-mi-2013-11-0{day}.txt").write_text("".join(rows))
+    page = (Path(__file__).parents[2] / "docs/how-to/forecast_traffic.md").read_text()
+    blocks = re.findall(r"```(\w*)\n(.*?)```", page, re.S)
+    ran = 0
+    names: dict = {}
+    for language, text in blocks:
+        if language == "python":
+            exec(text, names)
+            continue
+        words = shlex.split(text.replace("\\\n", " "))
+        assert words[:3] == ["python", "-m", "marketenvs_baselines.forecasters"]
+        given = [f for w in words[3:] for f in (sorted(glob.glob(w)) if "*" in w else [w])]
+        forecasters.main([*given, "--epochs", "2"])
+        ran += 1
+    assert ran == 2
+    assert names["forecast"].shape == (50,)
+    assert names["needs"].shape == (24, 2)
+    shown = capsys.readouterr().out
+    assert "RMSE" in shown
+    assert "saved in my_twin" in shown
+    assert {p.name for p in Path("my_twin").iterdir()} == {"forecaster.json", "weights.npz"}
+    Path("bad.csv").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(SystemExit, match="line 1: neither"):
+        forecasters.main(["bad.csv"])

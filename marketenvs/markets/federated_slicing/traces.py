@@ -149,7 +149,7 @@ def sniff(path: str | Path) -> str:
     Raises:
         InvalidParameter: no known format.
     """
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         first = file.readline().rstrip("\r\n")
     if first.count("\t") == len(MILAN_COLUMNS) - 1:
         return "milan_tsv"
@@ -194,7 +194,7 @@ def _whole(path: Path, line: int, column: int, name: str, text: str, low: int, h
 
 def _milan_tsv(path: Path) -> Iterator[tuple[int, int, float, list[str], int]]:
     """(line, square, seconds, activity texts, column of the first activity)."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for number, text in enumerate(file, start=1):
             parts = text.rstrip("\r\n").split("\t")
             if parts == [""]:
@@ -208,7 +208,7 @@ def _milan_tsv(path: Path) -> Iterator[tuple[int, int, float, list[str], int]]:
 
 
 def _milan_csv(path: Path) -> Iterator[tuple[int, int, float, list[str], int]]:
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
         reader = csv.reader(file)
         header = [name.strip() for name in next(reader, [])]
         absent = [name for name in KAGGLE_COLUMNS if name not in header]
@@ -275,7 +275,7 @@ def _read_long(files: Sequence[Path]) -> Trace:
     values: dict[tuple[int, int, int], float] = {}
     lines = 0
     for path in files:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
             reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]
             absent = [name for name in LONG_COLUMNS if name not in header]
