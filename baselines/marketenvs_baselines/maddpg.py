@@ -56,6 +56,11 @@ class Config:
         noise: first and last standard deviation of the Gaussian exploration, in actions of [-1, 1].
         warmup: rounds of uniform play before the first update.
         train_every: rounds per update.
+        restraint: penalty on the squared outputs of the actors before their tanh (1e-3 as in the code of Lowe et al.). Without it
+            the first hundred updates drive the outputs so far out that tanh is flat in float32 and the actor never moves again.
+        heads: whether the served coalition has one head actor that asks for all members (each asks its equal part), or every
+            member an actor of its own. Members' requests add up and are cut at capacity: where the others ask for all there is,
+            a member's own request changes nothing, and actors of their own stay there, buying everything at any price.
     """
 
     discount: float = 0.9
@@ -67,6 +72,8 @@ class Config:
     noise: tuple[float, float] = (0.3, 0.05)
     warmup: int = 256
     train_every: int = 1
+    restraint: float = 1e-3
+    heads: bool = True
 
 
 class Actors(Policy):
@@ -75,12 +82,14 @@ class Actors(Policy):
     Args:
         layers: weights (m, in, out) and biases (m, 1, out) of m networks: one per agent, or one for all (joint).
         joint: whether one network reads all agents' observations and decides for all.
+        head: whether one network reads all observations and names one request, of which every served member asks its equal part.
     """
 
     tensors = True
     units = "action"
 
-    def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray]], joint: bool = False):
+    def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray]], joint: bool = False, head: bool = False):
+        self.head = head
         self.layers = [(np.asarray(w, np.float32), np.asarray(b, np.float32)) for w, b in layers]
         self.joint = joint
         if not all(np.isfinite(w).all() and np.isfinite(b).all() for w, b in self.layers):
@@ -89,7 +98,7 @@ class Actors(Policy):
     def start(self, market: Market, role: str, batch: int, seed: int) -> None:
         super().start(market, role, batch, seed)
         n, d = market.roles[role], int(market.stage(market.stages_of[role][-1]).observation_space.shape[0])
-        want = (1, n * d) if self.joint else (n, d)
+        want = (1, n * d) if self.joint or self.head else (n, d)
         if self.layers[0][0].shape[:2] != want:
             raise NotOffered(
                 f"these actors read {self.layers[0][0].shape[:2]} (networks, numbers), not {want} of {role}"
@@ -99,12 +108,14 @@ class Actors(Policy):
         b, n, d = obs.shape
         if stage.name == "coalition":  # CoST's formation rule: everybody joins the grand coalition
             return np.zeros((b, n), dtype=np.int64)
-        x = np.asarray(obs, np.float32).reshape(b, 1, n * d) if self.joint else np.asarray(obs, np.float32)
+        x = np.asarray(obs, np.float32)
+        x = x.reshape(b, 1, n * d) if self.joint or self.head else x
         x = np.swapaxes(x, 0, 1)
         for w, bias in self.layers[:-1]:
             x = np.maximum(x @ w + bias, 0.0)
         w, bias = self.layers[-1]
-        unit = np.swapaxes(np.tanh(x @ w + bias), 0, 1).reshape(b, n, -1)
+        unit = np.swapaxes(np.tanh(x @ w + bias), 0, 1)
+        unit = (unit + 1.0) * members(self.market, obs) - 1.0 if self.head else unit.reshape(b, n, -1)
         if not stage.codec.discrete:
             return unit
         # A grid: the nearest level (the networks were trained on what the market made of their actions).
@@ -116,12 +127,23 @@ class Actors(Policy):
     def export(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """JSON and arrays, for ``store.save_policy``."""
         arrays = {f"{i}.{name}": x for i, pair in enumerate(self.layers) for name, x in zip("wb", pair, strict=True)}
-        return {"layers": len(self.layers), "joint": self.joint}, arrays
+        return {"layers": len(self.layers), "joint": self.joint, "head": self.head}, arrays
 
     @classmethod
     def restore(cls, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Actors:
         """The inverse of :meth:`export`."""
-        return cls([(arrays[f"{i}.w"], arrays[f"{i}.b"]) for i in range(config["layers"])], config["joint"])
+        return cls(
+            [(arrays[f"{i}.w"], arrays[f"{i}.b"]) for i in range(config["layers"])], config["joint"], config["head"]
+        )
+
+
+def members(market: Market, obs: np.ndarray) -> np.ndarray:
+    """Part of the coalition's request that every buyer asks for, (B, n, 1): equal among those served."""
+    n, params = obs.shape[1], market.params
+    if getattr(params, "observation", "full") == "paper":  # only prices are seen: nobody knows who is served
+        return np.full((*obs.shape[:2], 1), 1.0 / n)
+    served = np.asarray(obs)[:, :, -1:] > 0.5
+    return np.where(served, 1.0 / np.maximum(served.sum(axis=1, keepdims=True), 1), 0.0)
 
 
 # ---------------------------------------------------------------- stacked networks
@@ -170,11 +192,15 @@ class Learner:
         self.rng = np.random.default_rng([int(s) for s in seeds])
         shapes = [(market.roles[s.role], int(s.observation_space.shape[0]), s.codec.width) for s in self.stages]
         self.raw = shapes
+        self.head = config.heads and owner == "agents" and market.id == "CoalitionTrading-v0"
         self.shapes = [(1, n * d, n * k) if self.joint else (n, d, k) for n, d, k in shapes]
+        if self.head:
+            n, d, k = shapes[1]
+            self.shapes[1] = (1, n * d, k)
         self.scale = [float(scale.get(s.role, 1.0)) or 1.0 for s in self.stages]
         if self.joint:  # one learner, whose reward is a sum: one common unit
             self.scale = [max(self.scale)] * len(self.stages)
-        self.learners = 1 if self.joint else sum(n for n, _, _ in shapes)
+        self.learners = 1 if self.joint else sum(n for n, _, _ in self.shapes)
         h = config.hidden
         self.actors = [stack(torch, self.runs * n, (d, h, h, k), self.generator) for n, d, k in self.shapes]
         width = sum(n * (d + k) for n, d, k in self.shapes)
@@ -189,17 +215,17 @@ class Learner:
 
     # -- one network pass ------------------------------------------------------------------------------------------
 
-    def play(self, parameters: Sequence[Any], place: int, obs: Any) -> Any:
-        """Actions (S, batch, n, k) of a stage's actors at observations (S, batch, n, d)."""
+    def play(self, parameters: Sequence[Any], place: int, obs: Any, squash: bool = True) -> Any:
+        """Actions (S, batch, n, k) of a stage's actors at observations (S, batch, n, d); without ``squash`` before their tanh."""
         n, d, k = self.shapes[place]
         batch = obs.shape[1]
         x = obs.permute(0, 2, 1, 3).reshape(self.runs * n, batch, d)
-        return forward(self.torch, parameters, x, True).reshape(self.runs, n, batch, k).permute(0, 2, 1, 3)
+        return forward(self.torch, parameters, x, squash).reshape(self.runs, n, batch, k).permute(0, 2, 1, 3)
 
     def shown(self, obs: Any, actions: Any) -> Any:
         """Followers' observations with the leaders' prices written in (they are the first numbers, in [0, 1])."""
         posted = ((actions.flatten(2) + 1.0) / 2.0)[:, :, None, :]
-        n, d = (self.raw[1][0], self.raw[1][1]) if self.joint else self.shapes[1][:2]
+        n, d, _ = self.raw[1]
         wide = obs.reshape(*obs.shape[:2], n, d)
         prices = posted.expand(-1, -1, n, -1)
         return self.torch.cat((prices, wide[..., self.prices :]), dim=-1).reshape(obs.shape)
@@ -220,8 +246,8 @@ class Learner:
     # -- acting and remembering ------------------------------------------------------------------------------------
 
     def decide(self, place: int, obs: np.ndarray, noise: float | None) -> np.ndarray:
-        """Actions in [-1, 1], (S, n, k) of the market's agents; uniform where ``noise`` is None."""
-        n, _, k = self.raw[place]
+        """Actions in [-1, 1], (S, n, k) of the market's agents (n = 1 for a head); uniform where ``noise`` is None."""
+        n, _, k = self.shapes[place] if self.head else self.raw[place]
         if noise is None:
             return self.rng.uniform(-1, 1, (self.runs, n, k))
         with self.torch.no_grad():
@@ -285,13 +311,15 @@ class Learner:
                 torch._foreach_lerp_(kept, [p.detach() for p in mine], config.soft)
 
     def ascent(self, obs: Sequence[Any], acts: Sequence[Any]) -> Any:
-        """Sum over learners of its own Q with its own action replaced (and the followers answering a leader)."""
+        """Sum over learners of its own Q with its own action replaced (and the followers answering a leader), less the restraint."""
         torch = self.torch
+        raw = [self.play(actors, k, obs[k], False) for k, actors in enumerate(self.actors)]  # (S, batch, n, k)
+        calm = self.config.restraint * sum((x**2).mean(dim=(1, 3)).sum() for x in raw)
+        frozen = [p.detach() for p in self.critic]
         if self.joint:
-            fresh, seen = self.answered(self.actors, obs)
-            return self.values([p.detach() for p in self.critic], seen, fresh).mean(dim=2).sum()
-        first = self.play(self.actors[0], 0, obs[0])  # (S, batch, n, k)
-        second = self.play(self.actors[1], 1, obs[1])
+            acts, seen = self.answered(self.actors, obs)
+            return self.values(frozen, seen, acts).mean(dim=2).sum() - calm
+        first, second = (torch.tanh(x) for x in raw)
         leaders, followers = self.shapes[0][0], self.shapes[1][0]
         fixed = [p.detach() for p in self.actors[1]]
         rows: list[tuple[Any, ...]] = []
@@ -303,8 +331,7 @@ class Learner:
             mixed = torch.cat((acts[1][:, :, :j], second[:, :, j : j + 1], acts[1][:, :, j + 1 :]), dim=2)
             rows.append((obs[0], obs[1], acts[0], mixed))
         stacked = [torch.stack(x, dim=1) for x in zip(*rows, strict=True)]
-        frozen = [p.detach() for p in self.critic]
-        return self.values(frozen, stacked[:2], stacked[2:], per_learner=True).mean(dim=2).sum()
+        return self.values(frozen, stacked[:2], stacked[2:], per_learner=True).mean(dim=2).sum() - calm
 
     # -- results ---------------------------------------------------------------------------------------------------
 
@@ -315,7 +342,8 @@ class Learner:
             mine: Policies = {}
             for (n, _, _), stage, parameters in zip(self.shapes, self.stages, self.actors, strict=True):
                 part = [p.detach()[run * n : (run + 1) * n].numpy().copy() for p in parameters]
-                mine[stage.role] = Actors(list(zip(part[::2], part[1::2], strict=True)), self.joint)
+                head = self.head and stage.role == "buyer"
+                mine[stage.role] = Actors(list(zip(part[::2], part[1::2], strict=True)), self.joint, head)
             for stage in self.moves[len(self.stages) :]:
                 mine[stage.role] = EquilibriumPolicy()
             found.append(mine)
@@ -383,7 +411,8 @@ def _units(learner: Learner, payoffs: Mapping[str, np.ndarray]) -> list[float]:
 def _rewards(learner: Learner, pay: Mapping[str, np.ndarray]) -> np.ndarray:
     """Rewards (S, L): each agent's own, the sellers' sum, or everybody's sum."""
     if learner.owner == "agents":
-        return np.concatenate([pay[s.role] for s in learner.stages], axis=1)
+        first, second = (pay[s.role] for s in learner.stages)
+        return np.concatenate([first, second.sum(axis=1, keepdims=True) if learner.head else second], axis=1)
     roles = [learner.stages[0].role] if learner.owner == "sellers" else list(pay)
     return np.stack([sum(pay[r].sum(axis=1) for r in roles)], axis=1)
 
@@ -432,7 +461,8 @@ def _round(
         seen = blank[place] if place == 0 else np.asarray(market.backend.numpy(market.observe(state, stage.name)))
         action = learner.decide(place, seen, noise)
         low, high = (market.backend.numpy(x) for x in market.bounds(state, stage.name))
-        natural = low + (high - low) * (action + 1.0) / 2.0
+        asked = (action + 1.0) / 2.0 * (members(market, seen) if learner.head and place else 1.0)
+        natural = low + (high - low) * asked
         state = market.commit(state, stage.name, market.backend.asarray(natural))
         obs.append(seen)
         acts.append(action)

@@ -52,7 +52,7 @@ Where the market departs from it, with numbers: ``docs/fidelity/coalition_tradin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -97,7 +97,9 @@ class CoalitionTrading(Market):
 
     Params = CoalitionParams
     Theta = CoalitionTheta
-    anonymous = ("seller",)  # buyers differ by service, and by number where coalitions are fixed
+    anonymous: ClassVar[tuple[str, ...] | None] = (
+        "seller",
+    )  # buyers differ by service, and by number where coalitions are fixed
     joint_stages = ("purchase",)  # a coalition buys as one agent
     params: CoalitionParams
 
@@ -127,7 +129,7 @@ class CoalitionTrading(Market):
         self._seats = None if p.seats is None else real([[float(s) for s in p.seats]])
         self._radio = channel.radio_preset(p.radio)
         if p.selection == "matching":  # seller k serves the coalition of rank k: sellers are not interchangeable
-            self.anonymous = ()
+            self.anonymous = ()  # type: ignore[misc]
         self._trace_rates = real(self._measured_rates()) if p.channel == "trace" else None
         if p.channel == "drop":
             users = np.asarray(p.users, dtype=float)
