@@ -13,7 +13,7 @@ from marketenvs.task import write_json
 
 ID = "FederatedSlicing-v0"
 SEEDS = 10
-ROUNDS = 3000
+ROUNDS = 2000
 """Slots of training."""
 EVERY = 2
 """Slots between updates."""

@@ -308,7 +308,7 @@ def communication(folder: Path, quick: bool) -> list[Finding]:
     paper, ours = Scheme(), Scheme(observation=12, layers=2)
     table = paper.table()
     text = ", ".join(f"{k} {v:,.0f} B" for k, v in table.items())
-    rounds, seeds, periods = (200, 2, (10, 100)) if quick else (2000, SEEDS, (1, 10, 100, 1000))
+    rounds, seeds, periods = (200, 2, (10, 100)) if quick else (ROUNDS, SEEDS, (10, 100, 1000))
     market = marketenvs.make(ID, n_devices=60)
     reward = {}
     for period in periods:
