@@ -5,8 +5,8 @@ Corrected: everybody keeps a stateless (or price-aware) table and plays its Bolt
 over own and rival price levels and average it over the levels that the rival has played; ``qpml_independent`` keeps the
 own level only.
 
-As printed (`simulate_printed`): buyers bid their demand weight on a Boltzmann channel; sellers follow the share rule,
-because the printed sellers' tables (two cells, no price in them) never affect a price.
+As printed (`simulate_printed`): buyers bid their demand weight on a Boltzmann channel; sellers keep the two-cell tables of
+eqs. (13)-(16), which hold no price and so never affect one, and follow the share rule.
 
 D. Wang, W. Zhang, B. Song, X. Du, M. Guizani, "Market-Based Model in CR-IoT: A Q-Probabilistic Multi-agent Learning
 Approach". The paper gives neither step sizes nor temperatures; the defaults are ours.
@@ -211,6 +211,7 @@ class Printed(NamedTuple):
         uniform: KL(D || uniform), what not learning would give.
         prices: (R, 2).
         kl_rounds: rounds at which ``divergence`` was taken.
+        tables: the sellers' two-cell Q-values of eqs. (13)-(16) at the end, (R, 2, 2); they never reach a price.
     """
 
     first: Floats
@@ -220,6 +221,7 @@ class Printed(NamedTuple):
     uniform: Floats
     prices: Floats
     kl_rounds: NDArray[np.int64]
+    tables: Floats
 
 
 def simulate_printed(
@@ -255,7 +257,7 @@ def simulate_printed(
     Raises:
         InvalidParameter: unknown ``bid_scale`` or a temperature that is not positive.
     """
-    from marketenvs.markets.spectrum_bertrand.literal import divergence, share_rule
+    from marketenvs.markets.spectrum_bertrand.literal import divergence, share_rule, two_cell_update
 
     if bid_scale not in ("normalised", "raw"):
         raise InvalidParameter(f"bid_scale must be 'normalised' or 'raw', got {bid_scale!r}")
@@ -268,6 +270,7 @@ def simulate_printed(
     bids = weight if bid_scale == "normalised" else demand
     q = rng.uniform(size=demand.shape)
     price = rng.uniform(size=(runs, 2))
+    tables = np.random.default_rng((seed, 2)).uniform(size=(runs, 2, 2))  # "random initialization"
     r, m = np.arange(runs)[:, None], np.arange(buyers)[None]
     sums = np.zeros((3, runs))
     curves = np.empty((3, rounds, runs))
@@ -289,8 +292,9 @@ def simulate_printed(
         surplus = np.where(wins, np.maximum(bid - price[r, seller], 0.0), 0.0)
         earned = np.stack([(surplus * (seller == j)).sum(-1) for j in (0, 1)])
         sold = np.stack([(wins & (seller == j)).sum(-1) for j in (0, 1)], -1)
+        tables = two_cell_update(tables, sold, np.moveaxis(earned, 0, -1), learning_rate)
         price = share_rule(price, sold, step)
         sums += np.stack([*earned, reward.mean(-1)])
         curves[:, t] = sums / (t + 1)
     flat = np.full(weight.shape, 1.0 / total)
-    return Printed(curves[0], curves[1], curves[2], kl, divergence(weight, flat).mean(-1), price, kl_rounds)
+    return Printed(curves[0], curves[1], curves[2], kl, divergence(weight, flat).mean(-1), price, kl_rounds, tables)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from marketenvs_baselines import qpml
 
 import marketenvs as me
 from marketenvs.markets.spectrum_bertrand import literal, sellers, urns
@@ -54,6 +55,28 @@ def test_point_9_softmax_of_learnt_values_is_no_estimate_of_demand():
         worse = literal.divergence(d, estimate) - kl
         assert np.all(worse >= ((d**2).sum(-1) - 1 / 200) / 0.1 - 1e-12)
     assert abs(worse.mean() - 0.489) < 0.04
+
+
+def test_point_11_two_cells_punish_what_was_earned():
+    """Eqs. (13)-(16): the seller of the smaller share learns minus its reward, whatever the prices were."""
+    start = np.zeros((3, 2, 2))
+    sold, reward = np.array([[3, 1], [1, 3], [2, 2]]), np.array([[0.5, 0.4], [0.5, 0.4], [0.5, 0.4]])
+    found = literal.two_cell_update(start, sold, reward, 0.1)
+    np.testing.assert_allclose(found[0], [[0.05, 0], [-0.04, 0]], atol=1e-15)
+    np.testing.assert_allclose(found[1], [[0, -0.05], [0, 0.04]], atol=1e-15)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-15)  # ties are booked for seller 1
+    poor = literal.two_cell_update(start[0], sold[0], [0.5, 0.0], 0.1)
+    assert poor[1, 0] > found[0, 1, 0]  # earning nothing is punished less than earning .4
+
+
+def test_printed_run_keeps_its_tables_between_the_rewards():
+    found = qpml.simulate_printed(10, 100, rounds=200, runs=3, seed=0, bid_scale="raw")
+    assert found.tables.shape == (3, 2, 2)
+    assert np.all(found.tables[:, 1, 0] < found.tables[:, 0, 0])
+    assert np.all(found.tables[:, 0, 1] < found.tables[:, 1, 1])
+    np.testing.assert_array_equal(
+        found.prices, qpml.simulate_printed(10, 100, rounds=200, runs=3, seed=0, bid_scale="raw").prices
+    )
 
 
 def test_point_15_pooled_bertrand_prices_at_cost_in_all_nine_cells():

@@ -78,3 +78,27 @@ def share_rule(price: ArrayLike, sold: ArrayLike, step: float, low: float = 0.0,
     price, sold = np.asarray(price, float), np.asarray(sold, float)
     up = np.where(sold[..., 0] >= sold[..., 1], 1.0, -1.0)
     return np.clip(price + step * np.stack([up, -up], -1), low, high)
+
+
+def two_cell_update(tables: ArrayLike, sold: ArrayLike, reward: ArrayLike, rate: float) -> Floats:
+    """Eqs. (13)-(16): the sellers' Q-values as printed, indexed by nothing but the pair of signs (+,-) or (-,+).
+
+    The seller of the larger share (ties: seller 1) learns its reward, the other learns MINUS its reward: of two losing
+    sellers the one that earned more is punished more. Rewards are never negative, outcomes (+,+) and (-,-) are booked
+    under one of the two labels, and no price occurs: no action can be read from these tables (fidelity point 11).
+
+    Args:
+        tables: ``(..., 2, 2)``: seller, cell; cell 0 is (+,-), cell 1 is (-,+).
+        sold: ``(..., 2)`` buyers served, ``M_1`` and ``M_2``.
+        reward: ``(..., 2)`` rewards of eq. (4).
+        rate: alpha.
+
+    Returns:
+        The updated tables.
+    """
+    tables, sold, reward = (np.asarray(x, float) for x in (tables, sold, reward))
+    first = sold[..., 0] >= sold[..., 1]
+    sign = np.where(first[..., None], np.array([1.0, -1.0]), np.array([-1.0, 1.0]))
+    target = (sign * reward)[..., None]
+    booked = np.stack([first, ~first], -1)[..., None, :]
+    return np.where(booked, tables + rate * (target - tables), tables)
