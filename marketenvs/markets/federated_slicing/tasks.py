@@ -107,5 +107,6 @@ V1_ALGORITHMS = {
     "federated_ddpg": _SMALL,
     "central_ddpg": _SMALL,
     "dt_mafl": {"slicing-day": 5_000},
+    "shared_ddpg": {"slicing-1000": 1_000},
 }
 """What ``marketenvs benchmark suite-v1`` runs here: algorithm -> None (its own quick budget) or {task: rounds}."""
