@@ -63,6 +63,8 @@ class Traffic(NamedTuple):
     """Valid packets over those that ended."""
     delivered: Array
     """Mb/s that really passed."""
+    busy_rate: Array
+    """Mb/s: PHY rates of the users that are served, the mean over all subframes, idle ones included."""
     active: Array
     """Mean share of a slice's users with something to send."""
     queues: Queues
@@ -110,7 +112,7 @@ def simulate(
         return xp.take(noise[name], index, axis=4)
 
     def subframe(k: Any, carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        waiting, left, rate, served, gap, ended, valid, bits, busy = carry
+        waiting, left, rate, served, gap, ended, valid, bits, phy, busy = carry
         index = xp.reshape(backend.integers(k), (1,))
         size = _size(xp, at("sizes", index))
         gap = gap - SUBFRAME_MS
@@ -141,17 +143,19 @@ def simulate(
             ended + xp.astype(done | dropped, backend.dtype) + xp.astype(done & dropped, backend.dtype),
             valid + xp.astype(good, backend.dtype),
             bits + passed,
+            phy + xp.where(active, speed, 0.0),
             busy + xp.astype(active, backend.dtype),
         )
 
     start = tuple(q[..., None] + zero for q in queues)
-    played = backend.iterate(params.subframes, subframe, (*start, zero, zero, zero, zero))
-    ended, valid, bits, busy = (xp.sum(a, axis=3) for a in played[5:])
+    played = backend.iterate(params.subframes, subframe, (*start, zero, zero, zero, zero, zero))
+    ended, valid, bits, phy, busy = (xp.sum(a, axis=3) for a in played[5:])
     nothing = xp.astype((band > 0) | (theta.users[..., None] == 0), backend.dtype)  # the ratio where no packet ended
     ratio = xp.where(ended > 0, valid / xp.where(ended > 0, ended, 1.0), nothing + 0.0 * ended)
     duration = params.subframes * SUBFRAME_MS
     users = xp.where(theta.users > 0, theta.users, 1.0)[..., None]
-    return Traffic(ratio, bits / (1e3 * duration), busy / (users * params.subframes), Queues(*played[:5]))
+    active = busy / (users * params.subframes)
+    return Traffic(ratio, bits / (1e3 * duration), phy / params.subframes, active, Queues(*played[:5]))
 
 
 def play(market: TwoTierBidding, state: State, decisions: Mapping[str, Array], split: Array) -> Traffic:

@@ -55,7 +55,8 @@ central bidder the sum (team and paper: the common value). The infrastructure ea
 
 **Metrics.** ``welfare`` (total value of the rates; F under ``team``), ``value`` (total w v), ``revenue``,
 ``objective`` (F), per operator ``price bid bandwidth blocks rate payment profit spectral_efficiency``, ``loss_share``
-(operators with y < 0), and with a lower tier ``utility ssr_* blocks_* illegal_splits``.
+(operators with y < 0), and with a lower tier ``utility ssr_* blocks_* illegal_splits``; with packets ``delivered_*``
+(Mb/s that passed) and ``busy_efficiency`` (PHY rates served over bandwidth, idle time included).
 
 **Equilibrium.** Analytic markets: unique equilibrium by a bracketed Newton iteration on ln(sum b), boxes included,
 exact best responses, certified. Pools: every profile enumerated; all pure equilibria, else ``exists=False`` with the
@@ -414,6 +415,9 @@ class TwoTierBidding(Market):
                 metrics[f"blocks_{name}"] = s.split[:, :, i]
                 if p.packets_flow:
                     metrics[f"delivered_{name}"] = s.delivered[:, :, i]
+            if p.packets_flow:  # the other notion of efficiency: idle time counts
+                band = xp.where(s.bandwidth > 0, s.bandwidth, 1.0)
+                metrics["busy_efficiency"] = xp.sum(s.busy, axis=2) / band
             metrics["illegal_splits"] = xp.sum(xp.astype(s.illegal, xp.int32), axis=1)
         return Outcome(payoffs, metrics)
 

@@ -30,8 +30,9 @@ class Settled(NamedTuple):
     efficiency: Array
     utility: Array
     delivered: Any = ()
-    """(B, M, 3) Mb/s that really passed, and the queues left behind (packet traffic)."""
+    busy: Any = ()
     queues: Any = ()
+    """Packet traffic: (B, M, 3) Mb/s that really passed, (B, M, 3) mean PHY rates served, and the queues left behind."""
 
 
 def split_blocks(market: TwoTierBidding, decision: Array, blocks: Array) -> tuple[Array, Array]:
@@ -66,6 +67,7 @@ def settled(market: TwoTierBidding, state: State, decisions: Mapping[str, Array]
     network = market.network(state)
     split: Any = ()
     delivered: Any = ()
+    busy: Any = ()
     queues: Any = ()
     illegal = blocks < -1.0
     if p.lower == "ideal":
@@ -83,7 +85,8 @@ def settled(market: TwoTierBidding, state: State, decisions: Mapping[str, Array]
         ssr, slice_rate, radial = (_look_up(xp, t, split) for t in (network.ssr, network.rate, network.radial))
         if p.packets_flow:
             traffic = packets.play(market, state, decisions, split)
-            ssr, delivered, queues = traffic.ratio[..., 0], traffic.delivered[..., 0], traffic.queues
+            ssr, queues = traffic.ratio[..., 0], traffic.queues
+            delivered, busy = traffic.delivered[..., 0], traffic.busy_rate[..., 0]
         rate = xp.sum(slice_rate, axis=2)
         marginal = xp.sum(radial, axis=2) / xp.where(c > 0, c, 1.0)
     worth = theta.value_weight * rate
@@ -106,6 +109,7 @@ def settled(market: TwoTierBidding, state: State, decisions: Mapping[str, Array]
         efficiency,
         utility,
         delivered,
+        busy,
         queues,
     )
 
