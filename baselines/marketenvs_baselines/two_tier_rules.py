@@ -108,7 +108,15 @@ def _plain(market: Market) -> str | None:
 
 
 ALGORITHMS = tuple(
-    Algorithm(name, train_many=_trainer(cls), title=title, access=cls.access, markets=_MARKET, can_play=_plain)
+    Algorithm(
+        name,
+        train_many=_trainer(cls),
+        title=title,
+        quick_budget=1,
+        access=cls.access,
+        markets=_MARKET,
+        can_play=_plain,
+    )
     for name, cls, title in (
         ("hard_slicing", HardSlicing, "Hard slicing"),
         ("cap_bids", CapBids, "Capped bids"),
