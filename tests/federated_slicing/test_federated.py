@@ -180,3 +180,65 @@ def test_features_scale_without_touching_what_was_seen():
     np.testing.assert_allclose(scaled[..., 12:17], 6 * obs[..., 12:17])
     np.testing.assert_allclose(scaled[..., 17:], obs[..., 17:])
     assert np.abs(scaled[..., :12]).max() < 12
+
+
+def test_exploration_and_patience_fit_into_short_budgets():
+    assert Settings().within(100_000) == Settings()
+    short = Settings().within(600)
+    assert (short.explore, short.patience) == (180, 120)
+
+
+def regret(market, policy, batch=64):
+    policy.start(market, "slice", batch, 0)
+    state = market.reset(5, batch=batch, split="test")
+    for _ in range(3):
+        state, _ = play_round(market, state, {"slice": policy})
+    decisions = policy.act_at(market.stages[0], market.observe(state, "request"), None, state)
+    asked = market.stages[0].codec.decode(np, decisions, *market.bounds(state, "request"))
+    return float(market.nash_conv(state, {"slice": asked}).upper.mean())
+
+
+@pytest.mark.parametrize("scheme", ["federated", "independent", "dqn"])
+def test_ten_minutes_of_slots_beat_random_play_in_a_known_market(scheme):
+    """600 slots: an actor that waited for 800 stayed where it began, below random play."""
+    task = Task(preset="reduced", demand_timing="revealed")
+    market = task.make_market()
+    rng = np.random.default_rng(0)
+    state = market.reset(0, batch=64)
+    random = market.nash_conv(state, {"slice": 0.1 * 500 ** rng.uniform(size=(64, 6, 1))}).upper.mean()
+    for policies in train_many(task, [0, 1], 600, scheme=scheme):
+        assert regret(market, policies["slice"]) < 0.75 * random
+
+
+def test_one_shared_network_plays_a_crowd(tmp_path):
+    task = Task(preset="many", n_slices=40, capacity=280.0)
+    policy = ALGORITHMS["shared_ddpg"].run(task, [0], 60)[0]
+    assert policy["slice"].layers[0][0].shape[0] == 1
+    assert "up to 32" in ALGORITHMS["federated_ddpg"].why_not(task.make_market())
+    save_policy(tmp_path / "shared", policy, task.make_market())
+    again = load_policy(tmp_path / "shared", task.make_market())
+    for (a, b), (c, d) in zip(policy["slice"].layers, again["slice"].layers, strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, d)
+
+
+def test_a_shared_network_keeps_everybodys_transitions_in_turn():
+    learner, _ = learner_after(5, (0,), scheme="shared", market={"preset": "many", "n_slices": 40, "capacity": 280.0})
+    assert learner.kept == 32
+    assert learner.filled == 160
+    stored = learner.memory["obs"][0, :160]
+    assert len(np.unique(stored[:, 9])) >= 35  # requirements of 40 slices: nearly all were kept
+
+
+@pytest.mark.slow
+def test_the_central_actor_does_not_saturate():
+    """With one mean reward and a plain tanh head 93 % of its actions ended within 5 % of a bound."""
+    task = Task(preset="drawn", need_sd=0.6, need_rho=0.0)
+    market = task.make_market()
+    for policies in train_many(task, [0, 1], 2500, scheme="central"):
+        policy = policies["slice"]
+        policy.start(market, "slice", 100, 0)
+        state = market.reset(1, batch=100, split="test")
+        actions = policy.act_at(market.stages[0], market.observe(state, "request"), None, state)
+        assert np.mean(np.abs(actions) > 0.95) < 0.3
+        assert actions.std(axis=0).mean() > 0.1
