@@ -45,7 +45,7 @@ by market), ``clearing``, ``calvano``, ``radio`` (the value is a tariff on the r
 oracle holds; with ``channel="trace"`` the rate that measured ``gains`` allow), ``grid`` (21 prices x 21 bids),
 ``reduced`` (three buyers, one channel per seller, posted), ``paper`` (the equations as printed, see ``literal.py``).
 
-**Fidelity.** See ``docs/fidelity/spectrum_bertrand.md`` for the seventeen places where the paper's formulas or claims fail, with numbers, what is done
+**Fidelity.** See the [fidelity notes](../fidelity/spectrum_bertrand.md) for the seventeen places where the paper's formulas or claims fail, with numbers, what is done
 instead, and what the preset ``paper`` does literally; and for the paper's table and figures, the learning table and the collusion study beside what the
 model really gives.
 
