@@ -25,12 +25,7 @@ OURS = {
     "Dueling": Constants(dueling=True),
     "Double-Dueling": Constants(double=True, dueling=True),
 }
-RLLIB = {
-    "RLlib DQN": (False, False),
-    "RLlib Double": (False, True),
-    "RLlib Dueling": (True, False),
-    "RLlib Double-Dueling": (True, True),
-}
+RLLIB = {"RLlib DQN": (False, False), "RLlib Double-Dueling": (True, True)}
 """Name -> (dueling, double_q)."""
 BIDDER = Constant([100.0])  # alone in the market: any bid wins the whole band
 

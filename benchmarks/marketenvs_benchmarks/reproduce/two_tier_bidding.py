@@ -52,9 +52,9 @@ def main(folder: Path, console: Any, quick: bool = False) -> None:
     parts: dict[str, Callable[[], list[Finding]]] = {
         "optima": optima,
         "speed": lambda: [*_two_tier_speed.solvers(), *_two_tier_speed.learning(100 if quick else 300)],
+        "payment_rules": lambda: payment_rules(folder, seeds, rounds),
         "figures_2_to_6": lambda: figures_2_to_6(folder, seeds, rounds),
         "lower_tier": lambda: lower_tier(folder, seeds, rounds, console),
-        "payment_rules": lambda: payment_rules(folder, seeds, rounds),
         "upper_tier": lambda: upper_tier(folder, seeds, rounds, console),
         "trainers": lambda: trainers(folder, seeds, rounds, console),
         "rllib": lambda: trainers_of_rllib(folder, seeds[: (2 if quick else 5)], rounds, console),
@@ -376,7 +376,7 @@ def trainers_of_rllib(folder: Path, seeds: list[int], rounds: int, console: Any)
     best = lower_optimum()
     data = _two_tier_trainers.rllib(lower_market, best, seeds, rounds, console)
     text = "; ".join(f"{name} {shown(values)}" for name, values in data.items())
-    plain, dueling = data["RLlib DQN"], data["RLlib Dueling"]
+    plain, dueling = data["RLlib DQN"], data["RLlib Double-Dueling"]
     where = f"as above, {len(seeds)} seeds, ``dueling`` and ``double_q`` set in every variant"
     claim = "Dueling DQN has less regret than DQN (the paper's order, in RLlib's implementation)"
     return [Finding("libraries", claim, where, text, above(plain, dueling), {k: v.tolist() for k, v in data.items()})]
