@@ -48,6 +48,71 @@ def test_sessions_with_their_own_seeds_do_not_depend_on_each_other(study):
     np.testing.assert_array_equal(both.q[1], alone.q[0])
 
 
+DRAWN = {
+    "preset": "calvano",
+    "quality": me.Uniform(1.4, 2.6),
+    "unit_cost": me.Uniform(0.8, 1.2),
+    "price_floor": 0.95,
+    "price_cap": 2.5,
+    "observation": "full",
+}
+
+
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+def test_every_session_may_have_its_own_market(kernel):
+    """Three unequal markets side by side give what each gives alone, profits and convergence included."""
+    if kernel == "numba":
+        pytest.importorskip("numba")
+    market = me.make(ID, **DRAWN)
+    tables = calvano.payoff_tables(market, market.reset(0, batch=3))
+    assert np.ptp(tables, axis=0).max() > 0.05
+    settings = calvano.Settings(stable=200, decay=2e-2)
+    seeds = [(1, r) for r in range(3)]
+    both = calvano.run_sessions(tables, 3, 5_000, settings, seed=seeds, kernel=kernel)
+    assert both.converged.any()
+    for r in range(3):
+        alone = calvano.run_sessions(tables[r], 1, 5_000, settings, seed=[seeds[r]], kernel="numpy")
+        for name in alone._fields:
+            np.testing.assert_array_equal(getattr(both, name)[r], getattr(alone, name)[0], err_msg=name)
+
+
+def test_on_drawn_markets_the_most_similar_session_is_played():
+    """In the very market a table was learnt in, that table is played by both sellers; sellers must see what differs."""
+    task = Task(**DRAWN)
+    (policies,) = calvano.train_many(task, [3], 4_000, markets=4)
+    policy = policies["seller"]
+    assert policy.play.shape == (4, 2, 225)
+    market = task.make_market()
+    state = market.reset(seed=np.random.SeedSequence(3).generate_state(4).tolist())
+    policy.start(market, "seller", 4, 0)
+    stage = market.stage("pricing")
+    price = policy.act_at(stage, market.observe(state, "pricing"), None, state)
+    level = np.rint((state.history.price - 0.95) / (2.5 - 0.95) * 14).astype(int)
+    index = level[:, 0] * 15 + level[:, 1]
+    want = policy.play[np.arange(4)[:, None], np.arange(2)[None], index[:, None]]
+    np.testing.assert_allclose(price[:, :, 0], 0.95 + 1.55 * want / 14, atol=1e-12)
+    hidden = {**DRAWN, "observation": "own"}
+    assert "do not see" in ALGORITHMS["calvano_q"].why_not(me.make(ID, **hidden))
+    assert "taste_noise" in ALGORITHMS["calvano_q"].why_not(
+        me.make(ID, **{**DRAWN, "taste_noise": me.Uniform(0.2, 0.3)})
+    )
+    saved = calvano.MemoryOne.restore(*policy.export())
+    np.testing.assert_array_equal(saved.types, policy.types)
+
+
+def test_a_bid_that_does_not_count_shares_the_choices_cell():
+    """Posted prices: actions of one choice have one value, so learning about one is learning about all."""
+    rule = qpml.ChoiceBoltzmann(0.5, hot=0.1, cold=0.1, bids=4)
+    rule.grow(1, 12)
+    row = np.zeros(1, int)
+    rule.learn(row, np.array([6]), np.array([1.0]), row, np.zeros(1))
+    np.testing.assert_allclose(rule.q[0], [0.0, 0.5, 0.0])
+    chance = rule.probabilities(row)[0]
+    assert chance.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(chance[4:8], chance[4])
+    assert chance[4] > 100 * chance[0]
+
+
 def test_one_step_of_memory_one_q_learning(study):
     """The first update by hand: Q0 = mean profit / (1 - delta); Q <- Q + alpha (r + delta max Q' - Q)."""
     table = study[1]

@@ -144,6 +144,31 @@ def test_collusion_index():
         np.testing.assert_allclose(outcome.metrics["collusion_index"], delta, atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_collusion_index_of_unequal_sellers(n):
+    """Drawn qualities and costs: still 0 at every market's own Nash prices and 1 at its own joint monopoly; between in between."""
+    market = me.make(
+        ID,
+        preset="calvano",
+        n_sellers=n,
+        price_levels=None,
+        quality=me.Uniform(1.4, 2.6),
+        unit_cost=me.Uniform(0.8, 1.2),
+        price_floor=0.5,
+        price_cap=4.0,
+    )
+    state = market.reset(0, batch=6)
+    extra = market.analysis(state)
+    low, high = market.equilibrium(state).actions["pricing"], extra["monopoly_price"][..., None]
+    delta = [
+        market.step(state, {"pricing": low + share * (high - low)})[1].metrics["collusion_index"]
+        for share in (0, 0.5, 1)
+    ]
+    np.testing.assert_allclose(delta[0], 0.0, atol=1e-9)
+    np.testing.assert_allclose(delta[2], 1.0, atol=1e-9)
+    assert np.all((delta[1] > 0.2) & (delta[1] < 1.0))
+
+
 @pytest.mark.parametrize(("preset", "options"), OPTIONS)
 def test_budget_balances_every_step(preset, options):
     """All rewards add up to value x trades minus costs: payments are transfers."""
