@@ -36,13 +36,19 @@ def archive_of(suite: str, task: str, algorithm: str) -> Path:
 
 
 def read(suite: str, task: str, algorithm: str, task_hash: str) -> list[dict[str, Any]]:
-    """Committed results of an algorithm on exactly this task content; empty if there are none."""
-    path = file_of(suite, task, algorithm)
-    if not path.is_file():
-        return []
-    data = json.loads(path.read_text())
-    shared = data.get("shared", {})
-    return [{**shared, **r} for r in data["results"] if r["run"]["task_hash"] == task_hash]
+    """Committed results of an algorithm on exactly this task content; empty if there are none.
+
+    The suite's own come first; then those of another suite that has the same task content.
+    """
+    own = file_of(suite, task, algorithm)
+    for path in (own, *sorted(p for p in FOLDER.glob(f"*/{task}/{own.name}") if p != own)):
+        if path.is_file():
+            data = json.loads(path.read_text())
+            shared = data.get("shared", {})
+            found = [{**shared, **r} for r in data["results"] if r["run"]["task_hash"] == task_hash]
+            if found:
+                return found
+    return []
 
 
 def store(suite: str, folder: Path) -> list[Path]:

@@ -118,7 +118,7 @@ def print_board(board: Board, console: Any) -> None:
     for task in in_order(board):
         rows = board.rows.get(task, [])
         if board.tasks[task].definition.tripwire and not apart:
-            console.rule("Tripwires: a learner below 0.9 here is broken; not aggregated", align="left")
+            console.rule("Tripwires: fixed markets, shown apart, not aggregated", align="left")
             apart = True
         table = Table(
             title=f"{task}: {board.tasks[task].definition.title}  ({board.tasks[task].definition.track} track)",
@@ -175,9 +175,7 @@ def markdown(board: Board) -> str:
     for task in in_order(board):
         content, rows = board.tasks[task], board.rows.get(task, [])
         if content.definition.tripwire and not apart:
-            parts.append(
-                "## Tripwires\n\nFixed markets: a learner below 0.9 here is broken. Shown apart, never aggregated.\n"
-            )
+            parts.append("## Tripwires\n\nFixed markets, shown apart, never aggregated.\n")
             apart = True
         level = "###" if apart else "##"
         parts.append(f"{level} {task}: {content.definition.title}\n")

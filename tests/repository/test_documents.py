@@ -114,6 +114,44 @@ def test_the_how_to_works(tmp_path, monkeypatch):
     assert rows["policy:consumer=my_policy:Cautious"]["regret"]["provider"] < 1e-6
 
 
+def test_the_benchmark_how_to_works(tmp_path, monkeypatch):
+    """The page's learner of at most thirty lines joins suite-v1's table beside the committed results; its commands run."""
+    import json
+
+    from typer.testing import CliRunner
+
+    from marketenvs.cli import app
+
+    text = (ROOT / "docs" / "how-to" / "benchmark.md").read_text()
+    (learner,) = code_blocks(ROOT / "docs" / "how-to" / "benchmark.md")
+    assert len([line for line in learner.splitlines() if line.strip()]) <= 30
+    (tmp_path / "my_learner.py").write_text(learner)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    commands = re.findall(r"^marketenvs (.*)$", text, flags=re.MULTILINE)
+    assert len(commands) == 4
+    tiny = {"benchmark": "--budget 240 --seeds 2 --workers 1 --keep-policies --results results-monday"}
+    done = CliRunner().invoke(app, [*commands[0].split(), *tiny["benchmark"].split()], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    summary = json.loads((tmp_path / "results-monday" / "suite-v1" / "summary.json").read_text())
+    for task in ("bazaar-fixed", "kelly-fixed"):
+        rows = {r["algorithm"]: r for r in summary[task]["rows"]}
+        mine = rows.pop("my_learner:train")
+        assert (mine["origin"], mine["rounds"], mine["runs"]) == ("run here", 240, 2)
+        if task == "kelly-fixed":
+            assert mine["score"][0] > rows["random"]["score"][0] + 0.2, "even little hill climbing beats uniform play"
+        assert len(rows) >= 8
+        assert all(r["origin"].startswith("reference") and r["runs"] == 10 for r in rows.values())
+    (tmp_path / "results-monday").rename(tmp_path / "results")
+    for folder in ("results-monday", "results-tuesday"):
+        again = [*commands[0].split(), "--budget", "40", "--seeds", "1", "--workers", "1", "--results", folder]
+        assert CliRunner().invoke(app, again, catch_exceptions=False).exit_code == 0
+    compared = CliRunner().invoke(app, commands[1].split(), catch_exceptions=False)
+    assert "my_learner:train" in compared.output
+    assert "fictitious_play" in compared.output, "--reference adds the committed results"
+    assert CliRunner().invoke(app, commands[3].split(), catch_exceptions=False).exit_code == 0
+
+
 def test_version_is_the_same_everywhere():
     import tomllib
 

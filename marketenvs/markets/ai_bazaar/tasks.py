@@ -81,6 +81,7 @@ QUICK_ALGORITHMS = {
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""
 
 SUITE_V1 = ("bazaar-drawn", "bazaar-drift", "bazaar-fixed")
+_TABLES = {"bazaar-drawn": 100_000, "bazaar-drift": 50_000, "bazaar-fixed": 50_000}
 V1_ALGORITHMS = {
     "random": None,
     "equilibrium": None,
@@ -89,11 +90,11 @@ V1_ALGORITHMS = {
     "damped_best_response": None,
     "fictitious_play": None,
     "genetic": {"bazaar-fixed": 40_000},
-    "pb_marl": 20_000,
-    "pga_app": 20_000,
-    "giga_wolf": 20_000,
+    "pb_marl": _TABLES,
+    "pga_app": _TABLES,
+    "giga_wolf": _TABLES,
     "minimax_q": 2_000,
-    "q_learning": 20_000,
-    "bandit": 20_000,
+    "q_learning": _TABLES,
+    "bandit": _TABLES,
 }
 """What ``marketenvs benchmark suite-v1`` runs here: algorithm -> budget in rounds (None: its own quick budget), or task -> budget."""
