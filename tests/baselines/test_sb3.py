@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -12,12 +13,17 @@ from marketenvs_baselines.store import load_policy, save_policy
 
 from marketenvs.errors import InvalidParameter, NotOffered, UnknownName
 from marketenvs.policy import decide
+from marketenvs.scoring import evaluate
 
+from ..trainers.cases import small_task
 from .tasks import FakeTask
 
 pytest.importorskip("stable_baselines3")
 
 TINY = {"markets": 8, "rounds": 4}
+LIGHT = {"batch_size": 32, "gradient_steps": 1, "learning_starts": 64}
+SETTINGS = {name: LIGHT for name in ("sb3_sac", "sb3_td3", "sb3_ddpg", "sb3_dqn")}
+SETTINGS |= {name: {"n_epochs": 1} for name in ("sb3_ppo", "sb3_maskableppo")}
 CASES = [("sb3_ppo", "calibrated"), ("sb3_ppo", "grid")]
 SLOW = [
     ("sb3_a2c", "calibrated"),
@@ -83,6 +89,159 @@ def test_the_numpy_network_plays_what_sb3_would(name, preset):
         theirs, _ = game.models[stage.name].predict(obs.reshape(-1, d).astype(np.float32), deterministic=True)
         np.testing.assert_allclose(mine.reshape(theirs.shape), theirs, atol=2e-6)
         state = market.commit(state, stage.name, market.bounds(state, stage.name)[0] + np.zeros((64, n, 1)))
+
+
+def exported(policies):
+    return {(role, name): value for role, p in policies.items() for name, value in p.export()[1].items()}
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        np.testing.assert_array_equal(b[key], value, err_msg=str(key))
+
+
+class Killed(Exception):
+    pass
+
+
+WAYS = {
+    "alternating": {},
+    "simultaneous": {"schedule": "simultaneous"},
+    "normalised": {"normalize": True, "anneal": 0.2},
+    "both": {"normalize": {"clip_obs": 3.0, "norm_reward": False}, "schedule": "simultaneous"},
+}
+QUICK = [("sb3_ppo", "calibrated", w) for w in WAYS]
+QUICK += [("sb3_dqn", "grid", "alternating"), ("sb3_sac", "calibrated", "both")]
+QUICK += [("sb3_maskableppo", "grid", "normalised")]
+ALL = [(name, preset, way) for name, preset in [*CASES, *SLOW] for way in WAYS]
+WITH_WAY = [*QUICK, *(pytest.param(*c, marks=pytest.mark.slow) for c in ALL if c not in QUICK)]
+
+
+@pytest.mark.parametrize(("name", "preset", "way"), WITH_WAY)
+def test_a_killed_run_goes_on_and_every_policy_scores_the_same_when_loaded(name, preset, way, tmp_path):
+    """Weights, optimizers, counters, replay buffers and normalisation: nothing of a run is lost with its process."""
+    frozen = small_task(preset=None if preset == "calibrated" else preset, n_consumers=2, horizon=6)
+    options = {**TINY, **WAYS[way], "settings": SETTINGS.get(name, {}), "every": 128}
+
+    def train(report=None, folder=None):
+        return ALGORITHMS[name].train(frozen, 3, 640, report, checkpoint=folder, **options)
+
+    def kill(rounds, *rest):
+        if rounds > 400:
+            raise Killed
+
+    whole, reports = train(), []
+    with pytest.raises(Killed):
+        train(kill, tmp_path / "run")
+    again = train(lambda rounds, *rest: reports.append(rounds), tmp_path / "run")
+    assert reports[0] > 384, "what was done is not redone"
+    assert_equal(exported(whole), exported(again))
+    assert_equal(exported(train(None, tmp_path / "run")), exported(whole))  # a finished run is only loaded
+    save_policy(tmp_path / "p", again, frozen)
+    loaded = load_policy(tmp_path / "p", frozen.make_market())
+    assert evaluate(frozen, loaded).scores == evaluate(frozen, again).scores
+    standardized = [n.standardize is not None for p in loaded.values() for n in p.networks.values()]
+    assert all(standardized) if "normalize" in WAYS[way] else not any(standardized)
+
+
+def test_normalised_networks_see_what_vec_normalize_shows():
+    """The NumPy network, given raw observations, acts as SB3's does behind its VecNormalize."""
+    from marketenvs_baselines.sb3_ppo import settings
+    from marketenvs_baselines.sb3_selfplay import SelfPlay
+
+    game = SelfPlay(task(), 1, "PPO", settings=settings, normalize={"clip_obs": 1.5}, **TINY)
+    game.learn(400)
+    model = game.models["purchase"]
+    wrapper = model.get_vec_normalize_env()
+    raw = np.random.default_rng(0).normal(0.5, 1.0, (50, *model.observation_space.shape)).astype(np.float32)
+    shown = wrapper.normalize_obs(raw)
+    assert np.abs(shown).max() == 1.5, "the limit is reached"
+    theirs, _ = model.predict(shown, deterministic=True)
+    network = game.policies(stochastic=False)["consumer"].networks["purchase"]
+    mine = network.act(raw, None, np.random.default_rng(0))
+    np.testing.assert_allclose(mine, theirs, atol=2e-6)
+    plain = dataclasses.replace(network, standardize=None)
+    assert not np.allclose(plain.act(raw, None, np.random.default_rng(0)), theirs, atol=0.05)
+
+
+def test_a_normalised_policy_without_its_statistics_is_refused(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    policies = ALGORITHMS["sb3_ppo"].train(task(), 0, 1, None, normalize=True, **TINY)
+    save_policy(tmp_path / "p", policies, task())
+    file = str(tmp_path / "p" / "consumer.safetensors")
+    save_file({k: v for k, v in load_file(file).items() if not k.endswith(".mean")}, file)
+    with pytest.raises(InvalidParameter, match="VecNormalize.*statistics are not in the saved arrays"):
+        load_policy(tmp_path / "p", task().make_market())
+
+
+def test_dqn_explores_in_each_environment_on_its_own():
+    """SB3's own DQN draws one number for all environments of a step."""
+    from marketenvs_baselines.sb3_networks import batch_dqn
+    from stable_baselines3 import DQN
+
+    from marketenvs.sb3 import MarketVecEnv
+
+    env = MarketVecEnv("AIBazaar-v0", "consumer", 64, preset="grid", opponents="random", seed=0)
+    seen = env.reset()
+    share = {}
+    for cls in (batch_dqn(), DQN):
+        model = cls("MlpPolicy", env, seed=0, device="cpu", buffer_size=640)
+        greedy = model.predict(seen, deterministic=True)[0]
+        model.exploration_rate = 0.3
+        steps = [np.mean(model.predict(seen)[0] != greedy) for _ in range(40)]
+        share[cls.__name__] = np.array(steps)
+    explored = 0.3 * 0.9  # a random action is the greedy one in a tenth of cases
+    np.testing.assert_allclose(share["BatchDQN"], explored, atol=5 * np.sqrt(explored * (1 - explored) / 640))
+    assert set(share["DQN"] > 0.5) == {True, False}, "all or nothing"
+
+
+def test_simultaneous_rounds_teach_everybody():
+    """One pass of simultaneous play costs the rounds of one turn, and all roles have learned from it."""
+    from marketenvs_baselines.sb3_ppo import settings
+    from marketenvs_baselines.sb3_selfplay import SelfPlay
+
+    alternating = SelfPlay(task(), 0, "PPO", settings=settings, **TINY)
+    together = SelfPlay(task(), 0, "PPO", settings=settings, schedule="simultaneous", **TINY)
+    assert 2 * together.cost == alternating.cost == 64
+    before = exported(together.policies())
+    together.learn(32)
+    after = exported(together.policies())
+    assert all(not np.array_equal(before[k], after[k]) for k in before if k[1].endswith("0.weight"))
+    assert {m.num_timesteps for m in together.models.values()} == {32, 96}
+    with pytest.raises(InvalidParameter, match="fresh"):
+        SelfPlay(task(), 0, "PPO", settings=settings, schedule="simultaneous", fresh=False, **TINY)
+
+
+def test_runs_of_neighbouring_seeds_meet_different_markets():
+    """SB3 seeds its environments with the model's seed: market b would play seed + b, of every role and run."""
+    from marketenvs_baselines.sb3_ppo import settings
+    from marketenvs_baselines.sb3_selfplay import SelfPlay
+
+    met = []
+    for seed in (0, 1):
+        game = SelfPlay(FakeTask("drawn", params={"n_consumers": 3}), seed, "PPO", settings=settings, **TINY)
+        for model in game.models.values():
+            model.env.reset()
+            met += model.env.venv.game.game.episodes.seeds.tolist() if hasattr(model.env, "venv") else []
+            met += model.env.game.game.episodes.seeds.tolist() if not hasattr(model.env, "venv") else []
+    assert len(met) == len(set(met)) == 4 * TINY["markets"]
+
+
+def test_watching_changes_nothing_and_looks_at_other_markets(tmp_path):
+    from marketenvs_baselines.watch import sample_task
+
+    frozen = small_task(preset="drawn", n_consumers=2, horizon=6)
+    options = {**TINY, "settings": {"n_epochs": 1}}
+    plain = ALGORITHMS["sb3_ppo"].train(frozen, 0, 128, None, **options)
+    watched = ALGORITHMS["sb3_ppo"].train(frozen, 0, 128, None, tensorboard=tmp_path, log_every=64, **options)
+    assert_equal(exported(plain), exported(watched))
+    market, sample = frozen.make_market(), sample_task(frozen)
+    held_out = frozen.held_out(market).theta.payment_weight
+    assert not np.isin(sample.held_out(market).theta.payment_weight, held_out).any()
+    with pytest.raises(InvalidParameter, match="needs a task"):
+        ALGORITHMS["sb3_ppo"].train(task(), 0, 64, None, tensorboard=tmp_path, **options)
 
 
 def test_the_seed_decides():
