@@ -234,7 +234,10 @@ def do_job(job: Job, folder: str, progress: Any = None) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         trained, stored = _keep(run, trained, task, Path(folder)) if run.keep else (trained, None)
         found = evaluate(task, trained, seed=run.seed)
-        roles = {role: evaluate_role(task, role, policy, seed=run.seed) for role, policy in trained.items()}
+        if task.definition.track == "team":  # what one agent earns of a shared reward is the team score's business
+            roles: dict[str, Any] = {role: dict.fromkeys((*members, "mean")) for role, members in task.panel.items()}
+        else:
+            roles = {role: evaluate_role(task, role, policy, seed=run.seed) for role, policy in trained.items()}
         content = {
             "format": RESULT_FORMAT,
             "run": {k: getattr(run, k) for k in ("suite", "task", *KEY)},
