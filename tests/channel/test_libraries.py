@@ -44,6 +44,7 @@ CASES = {
         f"line of sight {name}": lambda v, xp, name=name: channel.los_probability(v["distance"], name, xp=xp)
         for name in ("umi", "inf_sl", "inf_dl", "inf_sh", "inf_dh")
     },
+    "measured efficiency": lambda v, xp: _DROP.trace_efficiency(1e-9 * v["trace"], xp=xp),
     "square": lambda v, xp: channel.distance_m(channel.drop_square(v["uniform"], 500.0, xp=xp), 10.0, xp=xp),
     "disc": lambda v, xp: channel.drop_disc(v["uniform"], 500.0, 10.0, angle_to_rad=1.5, xp=xp),
     "noise": lambda v, xp: channel.noise_dbm(v["distance"], 9.0, xp=xp),
