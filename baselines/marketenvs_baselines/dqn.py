@@ -351,6 +351,16 @@ def train_many(
     return play(market, learners, budget, seeds, report).policies
 
 
+def single_choice(market: Market, role: str | None = None) -> str | None:
+    """None where every stage (of the role) has one discrete choice, else the reason why not."""
+    from gymnasium import spaces
+
+    for stage in (s for s in market.stages if role in (None, s.role)):
+        if not isinstance(stage.codec.action_space, spaces.Discrete):
+            return f"DQN needs one discrete choice; stage {stage.name!r} of {market.id} has {stage.codec.action_space}"
+    return None
+
+
 def check_constants(options: Mapping[str, Any]) -> None:
     """Raise ``UnknownName`` unless every option is a field of :class:`Constants`."""
     known = [f.name for f in fields(Constants)]
@@ -371,6 +381,7 @@ def _variant(name: str, title: str, double: bool, dueling: bool, citation: str) 
         quick_budget=6_000,
         actions=("discrete",),
         requires=("torch",),
+        can_play=single_choice,
         check=check_constants,
     )
 

@@ -82,7 +82,15 @@ def test_killed_in_the_middle_it_goes_on_and_ends_like_an_uninterrupted_run(lear
 
     def command(name):
         arguments = [tasks / f"{task}.json", "--config", tmp_path / "run.yaml", "--seed", "3"]
-        return [sys.executable, "-m", "marketenvs.cli", "train", *map(str, arguments), "--results", str(tmp_path / name)]
+        return [
+            sys.executable,
+            "-m",
+            "marketenvs.cli",
+            "train",
+            *map(str, arguments),
+            "--results",
+            str(tmp_path / name),
+        ]
 
     interrupted(command("killed"), tmp_path / "killed")
     assert not list((tmp_path / "killed").rglob("result.json"))
@@ -100,7 +108,9 @@ def test_killed_in_the_middle_it_goes_on_and_ends_like_an_uninterrupted_run(lear
     assert "already done" in call(*map(str, command("killed")[3:]))
 
 
-@pytest.mark.parametrize(("learner", "opponents"), [("sb3:ppo", "equilibrium"), ("q_learning", "random"), ("dqn", None)])
+@pytest.mark.parametrize(
+    ("learner", "opponents"), [("sb3:ppo", "equilibrium"), ("q_learning", "random"), ("dqn", None)]
+)
 def test_one_role_is_trained_saved_and_scored_beside_the_equilibrium(learner, opponents, tasks, tmp_path):
     if learner.startswith("sb3"):
         pytest.importorskip("stable_baselines3")
@@ -157,7 +167,9 @@ def test_early_stop(tasks, tmp_path):
     options = "{markets: 8, rounds: 4, every: 128, settings: {learning_rate: 0.0}}"
     (tmp_path / "run.yaml").write_text(f"learner: sb3:ppo\nbudget: 50000\noptions: {options}\n")
     begun = time.monotonic()
-    call("train", tasks / "fixed.json", "--config", tmp_path / "run.yaml", "--patience", 1, "--results", tmp_path / "out")
+    call(
+        "train", tasks / "fixed.json", "--config", tmp_path / "run.yaml", "--patience", 1, "--results", tmp_path / "out"
+    )
     assert time.monotonic() - begun < 30, "50,000 rounds would take minutes"
     assert found(tmp_path / "out")["setting"]["options"]["patience"] == 1
 
