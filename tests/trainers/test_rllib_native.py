@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from marketenvs_benchmarks import rllib_sampling as sampling
+from marketenvs_benchmarks.throughput_measure import measure
 
 import marketenvs
 from tests.shells.cases import MAKERS
@@ -219,38 +223,54 @@ def test_connectors_and_strange_environments_are_refused():
         MarketEnvRunner(config=base.copy(copy_frozen=False).environment("CartPole-v1"), worker_index=0)
 
 
-@pytest.mark.slow
-def test_sampling_is_faster_than_parallel_pettingzoo_env():
-    """Issue 3's bar, in one run on one machine: at least twice the agent steps of RLlib's PettingZoo wrapper."""
-    import time
-
-    from ray.rllib.env.wrappers.pettingzoo_env import ParallelPettingZooEnv
-
-    register_env(
-        "test-pettingzoo", lambda context: ParallelPettingZooEnv(marketenvs.make("AIBazaar-v0").parallel_env())
-    )
-
-    def speed(cls, env, rounds):
-        config = (
-            PPOConfig()
-            .environment(env)
-            .env_runners(num_env_runners=0, num_envs_per_env_runner=16, env_runner_cls=cls)
-            .multi_agent(
-                policies={"provider", "consumer"}, policy_mapping_fn=lambda a, e=None, **k: a.rpartition("_")[0]
-            )
-        )
-        made = cls(config=config, worker_index=0)
-        made.sample(num_timesteps=16 * 2 * 4)
-        begun = time.perf_counter()
-        chunks = made.sample(num_timesteps=16 * 2 * rounds)
-        seconds = time.perf_counter() - begun
-        return sum(len(s) for c in chunks for s in c.agent_episodes.values()) / seconds
-
+@pytest.fixture
+def one_thread():
+    """As RLlib's own env-runner processes have."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as RLlib's own env-runner processes have
-    try:
-        theirs = speed(MultiAgentEnvRunner, "test-pettingzoo", 8)
-        ours = speed(MarketEnvRunner, "marketenvs/AIBazaar-v0", 64)
-    finally:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", marketenvs.list_markets())
+def test_sampling_is_faster_than_parallel_pettingzoo_env(id, one_thread):
+    """Issue 3's bar, in one run on one machine: twice the rounds per CPU second of RLlib's PettingZoo wrapper."""
+    market = marketenvs.make(id)
+    contenders = [sampling.sampling(id, market, route) for route in ("ParallelPettingZooEnv", "MarketEnvRunner")]
+    timings, failures = measure(id, contenders, 0.5, 3)
+    assert not failures
+    theirs, ours = (t.rate("cpu")[0] for t in timings)
     assert ours >= 2 * theirs, (ours, theirs)
+
+
+def test_the_environment_that_costs_nothing_gives_the_adapters_experience(one_thread):
+    """What the limit is measured with: the same agents in the same steps, through whole episodes."""
+    market = marketenvs.make("AIBazaar-v0", n_consumers=2, horizon=2)
+    found = {}
+    for route in ("MarketMultiAgentEnv", "hollow"):
+        chunks = sampling.build_runner(market, route, envs=2).sample(num_episodes=4, random_actions=True)
+        found[route] = sorted(
+            (agent, len(sole), chunk.is_truncated) for chunk in chunks for agent, sole in chunk.agent_episodes.items()
+        )
+    assert found["hollow"] == found["MarketMultiAgentEnv"]
+    assert {steps for _, steps, _ in found["hollow"]} == {2}
+
+
+def test_the_table_of_sampling_speeds(one_thread):
+    """Ratios of neighbouring turns, shares that sum to one, one row per market."""
+    market = marketenvs.make("AIBazaar-v0", n_consumers=2, horizon=2)
+    timings, _ = measure("x", [sampling.stepping("x", market, r) for r in ("MarketMultiAgentEnv",)], 0.01, 2)
+    assert timings[0].name == "step: MarketMultiAgentEnv"
+    timings[0].cpu_s, timings[0].calls = [1.0, 4.0], [8, 8]
+    base = dataclasses.replace(timings[0], name="base", cpu_s=[2.0, 4.0])
+    assert sampling._ratio([timings[0], base], "step: MarketMultiAgentEnv", "base") == [1.5, 1.0, 2.0]
+    shares = sampling.profile(market, 0.05)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert min(shares.values()) >= 0
+    assert shares["the market (our step)"] > 0
+    route = {"env_steps_per_cpu_s": {"median": 1000.0}}
+    row = {"market": "M", "routes": {"ParallelPettingZooEnv": route}, "shares": shares, "stepping": [1.0, 1.0, 1.0]}
+    row["ratios"] = {name: [2.0, 1.9, 2.1] for name in sampling.ROUTES}
+    text = sampling.markdown([row])
+    assert "| M | 1,000 | 2.00 (1.90 to 2.10) |" in text
