@@ -13,30 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from marketenvs_baselines import maddpg, regret_matching_plus
-from marketenvs_baselines.run import play
 
 import marketenvs
-from marketenvs.policy import EquilibriumPolicy
-from marketenvs.scoring import play_round, strategy_at
 
+from ._coalition_learners import ID, ROUNDS, SEEDS, STEPS, Kept, learners, mixed_regimes
 from ._report import Finding, figure, write_report
 
-ID = "CoalitionTrading-v0"
 BANDS = (5, 10, 15, 20)
 """Bandwidth offered for trade, MHz (25..100 PRBs of 200 kHz)."""
 CROWD = ((0.9, 0.6, 0.8, 0.7, 0.5), ("embb", "embb", "urllc", "mmtc", "urllc"))
 """Reputations and services of up to five buyers (the paper gives neither)."""
-SEEDS, ROUNDS, STEPS = 10, 2_500, 20_000
-"""Runs of every learner, rounds of the networks (the paper's iterations), steps of regret matching."""
 
 
 def main(folder: Path, console: Any, quick: bool = False) -> None:
-    """Draw the figures and write the report; ``quick`` trains two seeds for 600 rounds."""
+    """Draw the figures and write the report; ``quick`` trains two seeds for 600 rounds. A killed run goes on where it was."""
     seeds, rounds = (2, 600) if quick else (SEEDS, ROUNDS)
-    learned = learners(seeds, rounds, console)
+    kept = Kept(folder / "runs.json")
+    learned = learners(seeds, rounds, console, kept)
     findings = [*figure_2(folder, learned), *figure_3(folder, learned), *figure_4(folder)]
-    findings += mixed_regimes(seeds, rounds, 2_000 if quick else STEPS, console)
+    findings += mixed_regimes(seeds, rounds, 2_000 if quick else STEPS, console, kept)
     notes = (
         "Equilibrium numbers are exact and certified. Learners: mean over seeds of the last policies, played for 20 rounds; "
         f"{seeds} seeds, {rounds} rounds with one update each. NashConv against the exact followers is the sellers' own; the whole "
@@ -99,143 +94,11 @@ def random_play(formation: str = "grand", trade_prbs: float = 100.0) -> dict[str
     return {"price": 1.5, "quantity": float(total @ amounts), "welfare": mean, "ratio": mean / best}
 
 
-# ---------------------------------------------------------------- the learners' side
-
-
-class _Task:
-    """What `train_many` needs of a task, for one setting of the market."""
-
-    scale: Mapping[str, float] = {"seller": 50.0, "buyer": 30.0}
-
-    def __init__(self, **settings: Any):
-        self.settings = settings
-
-    def make_market(self, **overrides: Any) -> Any:
-        """The market."""
-        return marketenvs.make(ID, **self.settings, **overrides)
-
-
-LEARNERS: dict[str, tuple[dict[str, Any], str]] = {
-    "CoST-MADDPG": ({}, "agents"),
-    "ST-MADDPG": ({"formation": "singletons"}, "agents"),
-    "SA-DDPG (sellers)": ({"formation": "singletons"}, "sellers"),
-    "SA-DDPG (system)": ({}, "system"),
-}
-
-
-def learners(seeds: int, rounds: int, console: Any) -> dict[str, dict[str, float]]:
-    """Mean price, PRBs, welfare ratio and NashConv of every trained algorithm in the default market."""
-    out = {}
-    for name, (settings, owner) in LEARNERS.items():
-        task = _Task(**settings)
-        trained = maddpg.train_many(task, list(range(seeds)), rounds, owner=owner)
-        rows = [_judge(task.make_market(), policies) for policies in trained]
-        out[name] = {key: float(np.mean([r[key] for r in rows])) for key in rows[0]}
-        if console is not None:
-            console.print(
-                f"trained {name}: " + ", ".join(f"{k} {v:.3g}" for k, v in out[name].items()), highlight=False
-            )
-    return out
-
-
-def _judge(market: Any, policies: Mapping[str, Any]) -> dict[str, float]:
-    record = play(market, policies, 20, [0], tail=1.0, keep=("pricing", "purchase"))
-    state = market.reset(0)
-    best = float(market.social_optimum(state).value[0])
-    last = {name: record.traces[name][-1] for name in ("pricing", "purchase")}
-    return {
-        "price": float(record.metrics["price"].mean()),
-        "quantity": float(record.metrics["quantity"].mean()),
-        "ratio": float(record.metrics["welfare"].mean()) / best,
-        "nash_conv": float(market.nash_conv(state, last).lower[0]),
-    }
-
-
-# ---------------------------------------------------------------- the mixed regimes
-
-
-MIXED: dict[str, dict[str, Any]] = {"R3": {"preset": "reduced"}, "R4": {"preset": "reduced", "reputation": (0.6, 0.8)}}
-"""Coalitions {1, 3} and {2, 3} of the default market: sellers mix, and no pair of pure prices is an equilibrium."""
-
-
-def gaps(market: Any, policies: Mapping[str, Any], rounds: int = 20) -> dict[str, float]:
-    """NashConv after ``rounds`` of play: the sellers' against exact followers, and that of the whole profile."""
-    state = market.reset(0)
-    for role, policy in policies.items():
-        policy.start(market, role, 1, 0)
-    for _ in range(rounds):
-        state, outcome = play_round(market, state, policies)
-    first, second = market.stages
-    prices = strategy_at(market, first, policies[first.role], state, 256)
-    played = np.broadcast_to(prices.draw(np.full((1, market.roles["seller"]), 0.5)), (1, market.roles["seller"], 1))
-    here = market.commit(state, first.name, played)
-    asked = strategy_at(market, second, policies[second.role], here, 1)
-    exact = market.equilibrium(state).strategy[second.name]
-    alone = market.nash_conv(state, {first.name: prices, second.name: exact}).lower[0]
-    whole = alone if isinstance(policies["buyer"], EquilibriumPolicy) else None
-    if whole is None:
-        whole = market.nash_conv(state, {first.name: prices, second.name: asked}).lower[0]
-    low, high = played[0, :, 0].min(), played[0, :, 0].max()
-    earned = float(np.mean(outcome.payoffs["seller"]))
-    return {"sellers": float(alone), "profile": float(whole), "low": float(low), "high": float(high), "profit": earned}
-
-
-def mixed_runs(case: str, algorithm: str, seeds: int, budget: int) -> list[dict[str, float]]:
-    """`gaps` of every trained run of an algorithm in a mixed regime."""
-    task = _Task(**MIXED[case])
-    if algorithm == "regret matching plus":
-        trained = regret_matching_plus.train_many(task, list(range(seeds)), budget)
-    else:
-        trained = maddpg.train_many(task, list(range(seeds)), budget, owner=MIXED_LEARNERS[algorithm])
-    return [gaps(task.make_market(), policies) for policies in trained]
-
-
-MIXED_LEARNERS = {"CoST-MADDPG": "agents", "SA-DDPG (sellers)": "sellers", "regret matching plus": ""}
-
-
-def deterministic_bound(case: str) -> tuple[float, float]:
-    """Least NashConv of any pair of pure prices, and the equilibrium's own profit."""
-    market = marketenvs.make(ID, **MIXED[case])
-    state = market.reset(0)
-    found = market.equilibrium(state)
-    assert found.certified.all()
-    return float(market.analysis(state)["best_deterministic"][0]), float(found.values["seller"][0, 0])
-
-
-def mixed_regimes(seeds: int, rounds: int, steps: int, console: Any) -> list[Finding]:
-    """Learners where no deterministic policy is an equilibrium: everybody's NashConv beside the best deterministic bound."""
-    findings = []
-    for case in MIXED:
-        bound, profit = deterministic_bound(case)
-        rows = {
-            name: mixed_runs(case, name, seeds, rounds if owner else steps) for name, owner in MIXED_LEARNERS.items()
-        }
-        shown = "; ".join(f"{name} {_spread([r['sellers'] for r in runs])}" for name, runs in rows.items())
-        if console is not None:
-            console.print(f"{case}: best deterministic {bound:.2f}; {shown}", highlight=False)
-        best = min(np.median([r["sellers"] for r in rows[name]]) for name, owner in MIXED_LEARNERS.items() if owner)
-        findings.append(
-            Finding(
-                f"{case}, mixed prices",
-                "the paper's networks learn the Stackelberg equilibrium",
-                f"coalition {'{1, 3}' if case == 'R3' else '{2, 3}'}, two sellers; equilibrium profit {profit:.2f}, NashConv 0",
-                f"sellers' NashConv, median [least, most] of {seeds} runs: {shown}; best pair of pure prices {bound:.2f}",
-                bool(best < 0.05 * profit),
-                {"bound": bound, "runs": rows},
-            )
-        )
-    return findings
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{np.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+# ---------------------------------------------------------------- figures
 
 
 def _line(learned: Mapping[str, Mapping[str, float]], key: str) -> str:
     return ", ".join(f"{name} {row[key]:.3f}" for name, row in learned.items())
-
-
-# ---------------------------------------------------------------- figures
 
 
 def welfare_ratios() -> dict[str, float]:
