@@ -154,10 +154,7 @@ def do(folder: Path, names: Sequence[str], markets: Sequence[str], rounds: int, 
     todo = list(pairs(names, markets))
     tasks: dict[tuple[str, str], Task] = {}
     with contextlib.ExitStack() as stack:
-        if any(n.startswith("rllib_") and p for n, _, p, _ in todo):
-            from marketenvs_baselines.rllib_trainers import local_ray
-
-            stack.enter_context(local_ray())  # one Ray for all of them
+        ray = False
         for name, id, preset, _ in todo:
             if preset is None:
                 continue
@@ -180,6 +177,11 @@ def do(folder: Path, names: Sequence[str], markets: Sequence[str], rounds: int, 
             content: dict[str, Any] = {"format": FORMAT, "key": key, "provenance": runs.provenance()}
             begun = time.process_time()
             try:
+                if name.startswith("rllib_") and not ray:
+                    from marketenvs_baselines.rllib_trainers import local_ray
+
+                    stack.enter_context(local_ray())  # one Ray for all of them
+                    ray = True
                 content["runs"] = run_pair(name, task, range(count), budget)
             except Exception as error:  # shown as what it is; the others go on
                 content["runs"], content["failure"] = [], f"{type(error).__name__}: {error}"
