@@ -17,7 +17,7 @@ ROUNDS = 2000
 """Slots of training."""
 EVERY = 2
 """Slots between updates."""
-USERS = (20, 40, 60, 80, 100, 120, 140, 160, 180, 200)
+USERS = (20, 60, 80, 100, 140, 200)
 
 
 def pm(values: Any, digits: int = 3) -> str:
@@ -28,13 +28,19 @@ def pm(values: Any, digits: int = 3) -> str:
 
 def significant(a: Any, b: Any) -> bool:
     """Whether a is below b: the 95 % interval of the paired differences lies above 0."""
-    d = np.asarray(b, float) - np.asarray(a, float)
+    d = _paired(a, b)
     return bool(d.mean() > _half(d))
 
 
 def difference(a: Any, b: Any) -> str:
     """Paired difference b - a with its interval."""
-    return pm(np.asarray(b, float) - np.asarray(a, float))
+    return pm(_paired(a, b))
+
+
+def _paired(a: Any, b: Any) -> np.ndarray:
+    """Differences b - a over the seeds that both have (lists are in order of the seeds)."""
+    count = min(len(a), len(b))
+    return np.asarray(b[:count], float) - np.asarray(a[:count], float)
 
 
 def _half(v: np.ndarray) -> float:
