@@ -17,10 +17,12 @@ from marketenvs.policy import Uniform
 from .checkpoints import Segments, Settled
 from .registry import Algorithm
 from .run import Policies, Report
-from .sb3_networks import why_not
+from .sb3_networks import network_of, why_not
 from .sb3_options import check_options, merged
 from .sb3_selfplay import SelfPlay, passes_of
 from .watch import Watch, tensorboard_writer
+
+__all__ = ["Log", "algorithm", "network_of", "train_selfplay"]
 
 Defaults = Callable[[Any, int], dict[str, Any]]
 """(environment, rounds of a turn) -> keyword arguments of an SB3 class."""
