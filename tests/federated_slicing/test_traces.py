@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,19 @@ def test_arguments_are_checked(tmp_path):
         SliceSource((1,), "internt")
     with pytest.raises(InvalidParameter, match="grid"):
         SliceSource((0,))
+
+
+def test_files_are_streamed(tmp_path):
+    """Memory grows with what is asked for, not with the file: 40,000 rows of 1,000 squares, one of them wanted."""
+    path = tmp_path / "sms-call-internet-mi-2013-11-01.txt"
+    with open(path, "w") as file:
+        for square in range(1, 1001):
+            file.writelines(f"{square}\t{1383260400000 + 600000 * k}\t39\t1\t1\t1\t1\t{square}.25\n" for k in range(40))
+    size = path.stat().st_size
+    tracemalloc.start()
+    trace = load_traffic(path, [SliceSource((500,))], mbps_per_unit=1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert trace.lines == 40_000
+    np.testing.assert_array_equal(trace.loads, 500.25)
+    assert peak < 0.1 * size
