@@ -17,6 +17,10 @@ strategically irrelevant. An episode is truncated after ``horizon`` rounds and n
 V_z(W) = max { sum_n G_n(w_n) : sum w_n = W }, where G_n is the concave envelope of a sigmoid of the users' rate (eMBB, mMTC) or of their
 M/M/1 delay (URLLC): a tenant that holds too few PRBs for its users runs enough of them in a fraction of the slots.
 
+With ``price_formation="bargain"`` nobody posts prices: coalition and sellers split S_z = max_W V_z(W) - c W, the coalition gets
+beta (S_z - d), the sellers the rest, where d is their posted-price profit with the coalition ranked second; stage ``coalition`` is the only
+one and the sellers are no agents (their ``profit`` is a metric).
+
 **Actions.** ``coalition``: Discrete(N). ``pricing``: Box(-1, 1) onto [price_min, price_max], or Discrete(price_levels). ``purchase``:
 Box(-1, 1)^M onto [0, K_m], or MultiDiscrete(amount_levels); with ``purchase_mode="total"`` one number in [0, sum K], filled cheapest
 first. Buyers who are not served do not act. Decisions outside the range are clipped and counted; NaN and infinities raise.
@@ -36,8 +40,25 @@ requests), ``traded`` (N, by slot), ``welfare`` (sum of all payoffs), ``clipped`
 
 **Equilibrium.** Followers exact: a coalition buys as one agent (a joint stage). Sellers: Bertrand-Edgeworth in every regime (monopoly,
 floor, market clearing, mixed with gaps and atoms), returned as a distribution where it is mixed; two sellers of different capacity
-likewise; other asymmetries, and ``selection="all"``, are searched and never certified. Grid prices: two sellers by a sequential LP.
+likewise; other asymmetries (three unequal sellers, unequal costs, raw curves at continuous prices), and ``selection="all"``, are searched:
+the best profile found is returned with its epsilon and ``certified=False``. Grid prices: two sellers by a sequential LP.
 Coalitions: every partition's payoffs, Nash and individual stability, merging, Shapley values, the core (``analysis``).
+
+**Options.** What each changes, and what its oracle is worth:
+
+| option | values | oracle |
+|---|---|---|
+| ``formation`` | ``grand``, ``singletons``, ``fixed`` (``partition=``), ``merge`` (from singletons, largest joint gain first), ``labels`` (buyers choose) | exact |
+| ``selection`` | ``winner`` (highest reputation), ``matching`` (seller k serves rank k: separate monopolies) | exact |
+| | ``all`` (all in that order, from what is left) | estimate, never certified |
+| ``capacity_rule`` | ``split`` (all / max(2, M)), ``half``, ``given`` (``capacity=``; unequal: exact for two sellers, an estimate for more) | see left |
+| ``sharing`` | ``reputation``, ``equal``, ``shapley``, ``own`` (own value less own bill) | exact |
+| ``price_formation`` | ``posted``, ``bargain`` (with ``labels``) | exact |
+| ``convexify=False`` | raw S-curves on whole PRBs (``integer_prbs=True``): a tenant below its knee is dropped | exact on a price grid, else an estimate |
+| ``integer_prbs`` | requests rounded down, values tabled; an odd PRB of tied sellers is the first one's | exact on a price grid, else an estimate |
+| ``purchase_mode`` | ``each`` (per seller), ``total`` (one number, filled cheapest first) | exact |
+| ``channel`` | ``frozen``, ``drop``, ``trace`` (measured gains, user x PRB x slot, npz or CSV; round t replays slot t) | exact |
+| ``model="paper"`` | with ``reward_lag``, ``total_capacity``: the equations as printed | closed form |
 
 **Presets.** ``default``; ``singletons``; ``labels``; ``grid``; ``drawn`` (reputations and PRB rates drawn); ``drop`` (users dropped in a
 cell); ``table1_noise_limited``; ``reduced`` (two buyers, mixed regime: no deterministic policy solves it); ``paper`` (the equations as
