@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from marketenvs_baselines import calvano, play, qpml
+from marketenvs_baselines.sights import Sight
 from marketenvs_baselines.tabular import TabularLearner
 
 import marketenvs
@@ -192,6 +193,29 @@ def figures_3_to_6(folder: Path, quick: bool) -> list[Finding]:
 # -- learning in the corrected market -----------------------------------------------------------------------------------
 
 
+class PriceBins(Sight):
+    """Both posted prices, each in equal bins: the buyers' situation in the reference learning table."""
+
+    def __init__(self, prices: int = 2, bins: int = 6):
+        self.prices, self.bins, self.size = prices, bins, bins**prices
+
+    def read(self, obs: np.ndarray) -> np.ndarray:
+        digits = np.minimum((obs[..., : self.prices] * self.bins).astype(np.int64), self.bins - 1)
+        return digits @ self.bins ** np.arange(self.prices)
+
+
+class BinnedBuyers(TabularLearner):
+    """Buyers who read `PriceBins`; only watched while they learn, so they stay as they are."""
+
+    def start(self, market: Any, role: str, batch: int, seed: Any) -> None:
+        super().start(market, role, batch, seed)
+        seat = self.seats["bidding"]
+        self.seats["bidding"] = type(seat)(self.make_rule(), PriceBins(), seat.grid, batch, market.roles[role])
+
+    def trained(self, b: int) -> Any:
+        return self
+
+
 def learn(payment: str, sight: bool, rounds: int, seeds: int, unit: float) -> dict[str, np.ndarray]:
     """Corrected QPML (independent sellers) in the desk market, 21 prices, relative bids: last 10 % means per seed.
 
@@ -212,7 +236,7 @@ def learn(payment: str, sight: bool, rounds: int, seeds: int, unit: float) -> di
 
     learners = {
         "seller": TabularLearner(lambda: qpml.Boltzmann(0.05, cooling=cooling, unit=unit), leader_state="none"),
-        "buyer": TabularLearner(buyer, leader_state="bins" if sight else "none"),
+        "buyer": BinnedBuyers(buyer) if sight else TabularLearner(buyer, leader_state="none"),
     }
     record = play(market, learners, rounds, seeds=list(range(seeds)), tail=0.1)
     return {
@@ -263,6 +287,37 @@ def learning(folder: Path, quick: bool) -> list[Finding]:
 # -- the collusion study ------------------------------------------------------------------------------------------------
 
 
+def single_deviations(greedy: np.ndarray, table: np.ndarray, state: np.ndarray, delta: float) -> np.ndarray:
+    """Best relative gain ``(S,)`` from ONE other price on the path, everybody as learnt again from the next period on.
+
+    Args:
+        greedy: levels played in every state, ``(S, 2, K^2)``.
+        table: stage profits ``(2, K, K)``.
+        state: where play begins, ``(S,)``.
+        delta: discount factor.
+    """
+    sessions, _, states = greedy.shape
+    k, row = table.shape[-1], np.arange(sessions)
+    pay = table.reshape(2, states)
+    after = greedy[:, 0] * k + greedy[:, 1]
+    chain = np.zeros((sessions, states, states))
+    chain[row[:, None], np.arange(states), after] = delta
+    value = np.linalg.solve(np.eye(states) - chain, np.moveaxis(pay[:, after], 0, -1))  # (S, states, 2)
+    here = state.copy()
+    for _ in range(states):
+        here = after[row, here]
+    best = np.full(sessions, -np.inf)
+    for _ in range(states):  # once around the cycle, and perhaps again
+        for i in (0, 1):
+            other = greedy[row, 1 - i, here][:, None]
+            level = np.arange(k)[None]
+            there = level * k + other if i == 0 else other * k + level
+            found = pay[i][there] + delta * value[row[:, None], there, i]
+            best = np.maximum(best, found.max(1) / value[row, here, i] - 1.0)
+        here = after[row, here]
+    return best
+
+
 def collusion(folder: Path, quick: bool) -> list[Finding]:
     """Memory-one Q-learners, published parameters, sessions side by side; Delta and exact dynamic regret."""
     market = marketenvs.make(ID, preset="calvano")
@@ -304,6 +359,19 @@ def collusion(folder: Path, quick: bool) -> list[Finding]:
             setting,
             text,
             None if settled < 1 else bool(relative[0] + relative[1] < 0.01),
+        )
+    )
+    single = single_deviations(found.q.argmax(-1), table, found.state, 0.95)
+    none = float((single <= 1e-9).mean())
+    text = f"nobody gains by one deviation on the path in {none:.0%} of sessions; "
+    text += "the best one earns {:.2%}+-{:.2%} more".format(*interval(np.maximum(single, 0.0)))
+    findings.append(
+        Finding(
+            "Collusion",
+            "single deviations from the path do not pay",
+            setting,
+            text,
+            None if settled < 1 else bool(none > 0.5),
         )
     )
     drawing, axes = figure(width=5, panels=1)
