@@ -1,9 +1,9 @@
 """Leaderboard runs on Ray: on this machine, or on a cluster whose machines have marketenvs installed.
 
-A job is one Ray task. It gets the task's content and gives back the content of its result files, so nothing but Ray has
-to be shared between machines; this process writes each file as it arrives. A job whose worker or machine dies is
-started again elsewhere; a job that raises is reported, like a local one. Results depend on task, algorithm, seed and
-budget only, so the table is the local one's.
+A job is one Ray task. It gets the task's content and gives back the content of its result files (and of the policies that
+are to be kept), so nothing but Ray has to be shared between machines; this process writes each file as it arrives. A job
+whose worker or machine dies is started again elsewhere; a job that raises is reported, like a local one. Results depend on
+task, algorithm, seed and budget only, so the table is the local one's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,8 +74,12 @@ def _check_reachable(address: str) -> None:
         raise MarketEnvsError(f"--ray {address}: no Ray cluster there ({error.strerror or error})") from None
 
 
-def do_job_here(runs: Sequence[Run], content: Mapping[str, Any], where: str) -> list[tuple[int, dict[str, Any]]]:
-    """What a Ray worker does: train and score a job's runs, and give back (seed, result) of each.
+Files = dict[str, bytes]
+"""Names and contents of the files of one folder."""
+
+
+def do_job_here(runs: Sequence[Run], content: Mapping[str, Any], where: str) -> list[tuple[int, dict[str, Any], Files]]:
+    """What a Ray worker does: train and score a job's runs, and give back (seed, result, kept policies) of each.
 
     Args:
         runs: The job's runs.
@@ -88,7 +93,21 @@ def do_job_here(runs: Sequence[Run], content: Mapping[str, Any], where: str) -> 
         path.write_text(json.dumps(content))
         here = tuple(dataclasses.replace(run, task_path=str(path)) for run in runs)
         do_job(Job(here), place)
-        return [(run.seed, json.loads(run.path(Path(place)).read_text())) for run in here]
+        return [(r.seed, json.loads(r.path(Path(place)).read_text()), _files(r.policy_path(Path(place)))) for r in here]
+
+
+def _files(folder: Path) -> Files:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())} if folder.is_dir() else {}
+
+
+def _put(folder: Path, files: Files) -> None:
+    """Write a folder, whole or not at all, in place of an older one."""
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    for name, data in files.items():
+        (fresh / name).write_bytes(data)
+    fresh.chmod(0o755)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
 
 
 def run_all(
@@ -138,7 +157,7 @@ def run_all(
 def _collect(ray: Any, reference: Any, job: Job, folder: Path, report: Report) -> None:
     assert report.failed is not None
     try:
-        results = dict(ray.get(reference))
+        results = {seed: (result, files) for seed, result, files in ray.get(reference)}
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         report.failed[job.label] = f"{type(cause).__name__}: {cause}"
@@ -149,5 +168,8 @@ def _collect(ray: Any, reference: Any, job: Job, folder: Path, report: Report) -
     for run in job.runs:
         path = run.path(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, results[run.seed])
+        result, files = results[run.seed]
+        if files:  # first, so that a result never lacks its policies
+            _put(run.policy_path(folder), files)
+        write_json(path, result)
         report.done += 1

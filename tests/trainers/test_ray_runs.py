@@ -123,6 +123,29 @@ def test_failing_jobs_are_named_and_the_others_done(wanted, tmp_path):
     assert len(seen) == 3
 
 
+def test_kept_policies_come_back_from_the_workers(wanted, tmp_path):
+    """Where policies are kept, they are those that a local run keeps, and what they score is what the result says."""
+    import dataclasses
+
+    from marketenvs_baselines.store import load_policy
+
+    from marketenvs.scoring import evaluate
+
+    kept = [dataclasses.replace(run, keep=True) for run in wanted if run.algorithm == "q_learning"]
+    local, folder = tmp_path / "local", tmp_path / "ray"
+    assert runs.run_all(kept, local, workers=1).done == 2
+    assert ray_runs.run_all(kept, folder, "local", workers=1).done == 2
+    assert runs.plan_runs(kept, folder)[1] == 2, "nothing is missing"
+    task = small_task()
+    for run in kept:
+        mine, theirs = (ray_runs._files(run.policy_path(f)) for f in (folder, local))
+        assert mine.keys() == theirs.keys()
+        assert mine["policy.json"] == theirs["policy.json"]
+        result = runs.read_result(run.path(folder), run)
+        policies = load_policy(run.policy_path(folder), task.make_market())
+        assert evaluate(task, policies, seed=run.seed).score == result["evaluation"]["score"]
+
+
 def test_no_cluster_is_an_error_in_one_line(wanted, tmp_path):
     with pytest.raises(MarketEnvsError, match="no Ray cluster"):
         ray_runs.run_all(wanted, tmp_path, "127.0.0.1:1")
