@@ -9,41 +9,38 @@ lower tier's market. *Speed*: solvers and the DQN loop.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from marketenvs_baselines.bandit import BanditLearner
-from marketenvs_baselines.dqn import Constants, DQNLearner
-from marketenvs_baselines.run import Record, play
+from marketenvs_baselines.run import play
 
 import marketenvs
 from marketenvs.policy import Constant
-from marketenvs.task import write_json
 
-from ..statistics import interval, iqm
+from ..statistics import iqm
 from . import _two_tier_speed, _two_tier_trainers
 from ._report import Finding, figure, write_report
+from ._two_tier_payments import payment_rules
+from ._two_tier_tools import (
+    ID,
+    SETTINGS,
+    VARIANTS,
+    above,
+    draw_curves,
+    findings_of,
+    first,
+    in_order,
+    kept,
+    learner,
+    shown,
+    smooth,
+    summary,
+    tails,
+)
 
-ID = "TwoTierBidding-v0"
 USERS_1 = ((8, 11, 7),)  # operator 1, the paper's example
-VARIANTS: dict[str, Constants | None] = {
-    "QL": Constants(tabular=True),
-    "DQN": Constants(),
-    "Double": Constants(double=True),
-    "Dueling": Constants(dueling=True),
-    "Double-Dueling": Constants(double=True, dueling=True),
-    "bandit": None,
-}
-SETTINGS = {
-    "paper": {"discount": 0.95, "learning_rate": 0.01},
-    "corrected": {"discount": 0.0, "learning_rate": 0.001},
-}
 
 
 def main(folder: Path, console: Any, quick: bool = False) -> None:
@@ -59,91 +56,13 @@ def main(folder: Path, console: Any, quick: bool = False) -> None:
         "trainers": lambda: trainers(folder, seeds, rounds, console),
         "rllib": lambda: trainers_of_rllib(folder, seeds[: (2 if quick else 5)], rounds, console),
     }
-    findings = [f for name, part in parts.items() for f in kept(folder, name, [len(seeds), rounds], part, console)]
+    size = [len(seeds), rounds]
+    findings = [f for name, part in parts.items() for f in findings_of(folder, name, size, part, console)]
     notes = (
         f"{len(seeds)} seeds (RLlib 5), {rounds} rounds; intervals are 95 % bootstrap intervals of the interquartile mean; "
         "an order is decided only where intervals do not overlap."
     )
     write_report(folder, "Two-tier bidding, Figures 2-15 and Table 4", findings, console, notes=notes)
-
-
-def kept(
-    folder: Path, name: str, size: list[int], part: Callable[[], list[Finding]], console: Any
-) -> Sequence[Finding]:
-    """A part's findings: those that an earlier run of the same size and code left, or new ones."""
-    path, key = folder / "parts" / f"{name}.json", {"size": size, "code": code_of_experiments()}
-    if path.is_file():
-        content = json.loads(path.read_text())
-        if content["key"] == key:
-            console.print(f"{name}: finished before")
-            return [Finding(**f) for f in content["findings"]]
-    begun = time.perf_counter()
-    findings = part()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"key": key, "findings": [asdict(f) for f in findings]})
-    console.print(f"{name}: {time.perf_counter() - begun:.0f} s")
-    return findings
-
-
-def code_of_experiments() -> str:
-    """Hash of what the experiments run: these files, the learners, and the market's settlement and radio."""
-    from marketenvs_baselines import bandit, dqn
-
-    from marketenvs.markets.two_tier_bidding import literal, oracle, radio, settlement, values
-
-    modules = (_two_tier_speed, _two_tier_trainers, bandit, dqn, literal, oracle, radio, settlement, values)
-    files = [Path(__file__), *(Path(str(m.__file__)) for m in modules)]
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
-
-
-# -- statistics -------------------------------------------------------------------------------------------------------
-
-
-def shown(values: np.ndarray) -> str:
-    """IQM with its interval."""
-    found = interval(list(values))
-    return f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]"
-
-
-def above(higher: np.ndarray, lower: np.ndarray) -> bool | None:
-    """Whether one sample's IQM is above another's; None where their 95 % intervals overlap."""
-    a, b = interval(list(higher)), interval(list(lower))
-    if a.low > b.high:
-        return True
-    return False if b.low > a.high else None
-
-
-def in_order(samples: Sequence[np.ndarray]) -> bool | None:
-    """Whether samples are in falling order: False if any two are clearly reversed, None if any two overlap."""
-    answers = [above(a, b) for i, a in enumerate(samples) for b in samples[i + 1 :]]
-    return False if False in answers else None if None in answers else True
-
-
-def first(samples: Mapping[str, np.ndarray], name: str) -> bool | None:
-    """Whether one sample is above all others: False if any is clearly above it, None if any overlaps it."""
-    answers = [above(samples[name], other) for key, other in samples.items() if key != name]
-    return False if False in answers else None if None in answers else True
-
-
-def learner(name: str, rounds: int, setting: Mapping[str, Any], scale: float, explore_rounds: int) -> Any:
-    """A learner of the comparison."""
-    constants = VARIANTS[name]
-    if constants is None:
-        return BanditLearner(rounds, scale=scale)
-    share = min(1.0, explore_rounds / rounds)
-    return DQNLearner(replace(constants, explore_share=share, **setting), rounds, scale)
-
-
-def tail(trace: np.ndarray) -> np.ndarray:
-    """Mean over the last sixth of the rounds, one number per run."""
-    last = trace[-max(1, len(trace) // 6) :]
-    return last.reshape(len(last), last.shape[1], -1).mean((0, 2))
-
-
-def smooth(trace: np.ndarray, window: int = 50) -> np.ndarray:
-    """Running mean over rounds of the mean over runs and agents."""
-    curve = trace.reshape(len(trace), -1).mean(1)
-    return np.convolve(curve, np.ones(window) / window, mode="valid") if len(curve) > window else curve
 
 
 # -- exact facts ------------------------------------------------------------------------------------------------------
@@ -225,29 +144,31 @@ def lower_market() -> Any:
 
 def lower_tier(folder: Path, seeds: list[int], rounds: int, console: Any) -> list[Finding]:
     """Algorithms on operator 1 with 13 blocks."""
-    market = lower_market()
-    best = market.analysis(market.reset(0))["table_a"].utility[0, 0, 13]
-    findings = []
-    for name, setting in SETTINGS.items():
-        records: dict[str, Record] = {}
-        for algorithm in VARIANTS:
-            slicer = learner(algorithm, rounds, setting, 1.0, min(1000, rounds // 2))
-            policies = {"bidder": Constant([100.0]), "slicer": slicer}
-            records[algorithm] = play(market, policies, rounds, seeds, keep=_SEEN)
-            console.print(f"lower tier, {name}, {algorithm}: {records[algorithm].seconds:.0f} s")
+    best, findings = lower_optimum(), []
+    for name in SETTINGS:
+        runs = {a: lower_run(folder, name, a, seeds, rounds, console) for a in VARIANTS}
         drawing, axes = figure(width=16.0, panels=5)
         shown_keys = ("ssr_volte", "ssr_urllc", "ssr_embb", "spectral_efficiency", "utility")
-        for axis, key in zip(axes, shown_keys, strict=True):
-            for algorithm, record in records.items():
-                axis.plot(smooth(record.traces[key]), label=algorithm, linewidth=0.9)
-            axis.set(title=key, xlabel="round")
+        draw_curves(axes, shown_keys, runs)
         axes[0].legend(fontsize=7)
         drawing.savefig(folder / f"fig7-11-{name}.png", dpi=130)
-        data = {a: {k: tail(r.traces[k]) for k in _SEEN} for a, r in records.items()}
-        for a, r in records.items():
-            data[a]["volte_median"] = np.median(r.traces["ssr_volte"][-max(1, rounds // 6) :], axis=(0, 2))
-        findings += _lower_findings(name, data, float(best))
+        findings += _lower_findings(name, {a: tails(r) for a, r in runs.items()}, best)
     return findings
+
+
+def lower_run(
+    folder: Path, setting: str, algorithm: str, seeds: list[int], rounds: int, console: Any
+) -> dict[str, Any]:
+    """One algorithm under one setting on operator 1, all seeds at once."""
+
+    def run() -> dict[str, Any]:
+        slicer = learner(algorithm, rounds, SETTINGS[setting], 1.0, min(1000, rounds // 2))
+        record = play(lower_market(), {"bidder": Constant([100.0]), "slicer": slicer}, rounds, seeds, keep=_SEEN)
+        volte = np.median(record.traces["ssr_volte"][-max(1, rounds // 6) :], axis=(0, 2))
+        return summary(record, _SEEN) | {"volte_median": volte.tolist()}
+
+    result: dict[str, Any] = kept(folder, f"lower-{setting}-{algorithm}", [len(seeds), rounds], run, console)
+    return result
 
 
 def _lower_findings(setting: str, data: Mapping[str, Mapping[str, np.ndarray]], best: float) -> list[Finding]:
@@ -290,31 +211,42 @@ _UPPER = ("bidder", "profit", "objective", "ssr_embb", "ssr_volte", "ssr_urllc")
 
 def upper_tier(folder: Path, seeds: list[int], rounds: int, console: Any) -> list[Finding]:
     """One agent over joint bids, shaped reward, table A below, eq. (4) with v'."""
-    market = marketenvs.make(ID, preset="paper", payment="eq4")
-    state = market.reset(0)
-    optimum = float(market.equilibrium(state).values["bidder"][0, 0])
+    market = upper_market()
+    optimum = float(market.equilibrium(market.reset(0)).values["bidder"][0, 0])
     findings = []
-    for name, setting in SETTINGS.items():
-        data: dict[str, dict[str, np.ndarray]] = {}
+    for name in SETTINGS:
+        runs = {a: upper_run(folder, name, a, seeds, rounds, console) for a in VARIANTS}
+        data = {a: tails(r) for a, r in runs.items()}
         drawing, axes = figure(width=14.0, panels=4)
-        for algorithm in VARIANTS:
-            bidder = learner(algorithm, rounds, setting, 10.0, min(2000, rounds // 2))
-            record = play(market, {"bidder": bidder}, rounds, seeds, keep=_UPPER)
-            console.print(f"upper tier, {name}, {algorithm}: {record.seconds:.0f} s")
-            data[algorithm] = {k: tail(v) for k, v in record.traces.items()}
-            for axis, key in zip(axes[:2], ("profit", "objective"), strict=True):
-                axis.plot(smooth(record.traces[key]), label=algorithm, linewidth=0.9)
+        draw_curves(axes[:2], ("profit", "objective"), runs)
         for axis, key in zip(axes[2:], ("profit", "objective"), strict=True):
             axis.violinplot([data[a][key] for a in VARIANTS], showmeans=True)
             axis.set_xticks(range(1, len(VARIANTS) + 1), list(VARIANTS), rotation=40, fontsize=7)
-        for axis, title in zip(
-            axes, ("profit (Fig. 12)", "utility F (13)", "profit (14)", "utility F (15)"), strict=True
-        ):
+        titles = ("profit (Fig. 12)", "utility F (13)", "profit (14)", "utility F (15)")
+        for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title)
         axes[0].legend(fontsize=7)
         drawing.savefig(folder / f"fig12-15-{name}.png", dpi=130)
         findings += _upper_findings(name, data, optimum)
     return findings
+
+
+def upper_market() -> Any:
+    """The paper's upper tier: a central bidder with 256 joint bids."""
+    return marketenvs.make(ID, preset="paper", payment="eq4")
+
+
+def upper_run(
+    folder: Path, setting: str, algorithm: str, seeds: list[int], rounds: int, console: Any
+) -> dict[str, Any]:
+    """One algorithm under one setting as the central bidder, all seeds at once."""
+
+    def run() -> dict[str, Any]:
+        bidder = learner(algorithm, rounds, SETTINGS[setting], 10.0, min(2000, rounds // 2))
+        return summary(play(upper_market(), {"bidder": bidder}, rounds, seeds, keep=_UPPER), _UPPER)
+
+    result: dict[str, Any] = kept(folder, f"upper-{setting}-{algorithm}", [len(seeds), rounds], run, console)
+    return result
 
 
 def _upper_findings(setting: str, data: Mapping[str, Mapping[str, np.ndarray]], optimum: float) -> list[Finding]:
@@ -386,62 +318,3 @@ def lower_optimum() -> float:
     """The best f of operator 1 with 13 blocks."""
     market = lower_market()
     return float(market.analysis(market.reset(0))["table_a"].utility[0, 0, 13])
-
-
-# -- payment rules ----------------------------------------------------------------------------------------------------
-
-
-CASES: dict[str, dict[str, Any]] = {
-    "bidding": {"preset": "bidding"},
-    "heterogeneous": {"preset": "heterogeneous"},
-    # Reference case R8, whose Kelly equilibrium is 0.960 efficient, in a box that binds nobody.
-    "low SNR": {
-        "preset": "bidding",
-        "positions": "given",
-        "snr_bandwidth": (1.0, 5.0, 20.0, 100.0),
-        "spectral_multiplier": 1.0,
-        "floor_per_user": 0.0,
-        "cap_per_user": (1 / 27, 3 / 26, 10 / 27, 40 / 17),
-    },
-}
-
-
-def payment_rules(folder: Path, seeds: list[int], rounds: int) -> list[Finding]:
-    """Four independent value learners (step 0.05) with linear pools of 10 bids, under each rule."""
-    findings, rows = [], {}
-    for rule in ("kelly", "posted", "efficient", "eq4"):
-        for case, params in CASES.items():
-            exact = marketenvs.make(ID, payment=rule, **params)
-            if rule == "posted":
-                prices = np.maximum(exact.analysis(exact.reset(0))["efficient_prices"][0], 1e-6)
-                params = {**params, "price": tuple(prices)}
-                exact = marketenvs.make(ID, payment=rule, **params)
-            market = marketenvs.make(ID, payment=rule, bid_levels=10, **params)
-            state, same = market.reset(0), exact.reset(0)
-            best = float(market.social_optimum(state).value[0])
-            scale = best / 4
-            record = play(market, {"bidder": BanditLearner(rounds, step=0.05, scale=scale)}, rounds, seeds)
-            pool, free, share = [], [], []
-            for policies in record.policies:
-                policy = policies["bidder"]
-                policy.start(market, "bidder", 1, 0)
-                bids = policy.act_at(market.stage("bidding"), market.observe(state, "bidding"), None, state)
-                pool.append(float(market.nash_conv(state, {"bidding": bids}).upper[0]) / best)
-                free.append(float(exact.nash_conv(same, {"bidding": bids}).upper[0]) / best)
-                share.append(float(market.outcome(state, {"bidding": bids}).metrics["welfare"][0]) / best)
-            rows[rule, case] = share
-            there = exact.analysis(same)["efficiency"][0]
-            text = (
-                f"efficiency {shown(np.array(share))} (equilibrium {there:.4f}); NashConv over the optimum: pool "
-                f"{shown(np.array(pool))}, continuous {shown(np.array(free))}"
-            )
-            claim = "ours: independent learners reach an equilibrium of the pool (NashConv < 0.1 % of the optimum)"
-            findings.append(Finding(f"rule {rule}", claim, case, text, iqm(np.array(pool)) < 1e-3))
-    drawing, axes = figure(width=12.0, panels=3)
-    for axis, case in zip(axes, CASES, strict=True):
-        rules = [r for r, c in rows if c == case]
-        axis.boxplot([rows[r, case] for r in rules])
-        axis.set_xticks(range(1, len(rules) + 1), rules)
-        axis.set(title=case, ylabel="welfare / optimum")
-    drawing.savefig(folder / "payment_rules.png", dpi=130)
-    return findings
