@@ -51,8 +51,11 @@ def read(suite: str, task: str, algorithm: str, task_hash: str) -> list[dict[str
     return []
 
 
-def store(suite: str, folder: Path) -> list[Path]:
-    """Collect a results folder into the committed reference files; cells of other task content are left out."""
+def store(suite: str, folder: Path, least: int = 1) -> list[Path]:
+    """Collect a results folder into the committed reference files.
+
+    Cells of other task content, and cells with fewer than ``least`` runs, are left out.
+    """
     written = []
     for directory in sorted((folder / suite).glob("*/*")):
         if not directory.is_dir():
@@ -63,7 +66,7 @@ def store(suite: str, folder: Path) -> list[Path]:
         keys = {(r["run"]["code"], r["run"]["budget"]) for r in results}
         if len(keys) > 1:
             raise MarketEnvsError(f"{directory} holds runs of several budgets or sources ({len(keys)}): clear it first")
-        if results:
+        if len(results) >= max(1, least):
             written.append(_store_cell(suite, directory, sorted(results, key=lambda r: r["run"]["seed"])))
     return written
 
