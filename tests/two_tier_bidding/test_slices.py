@@ -1,6 +1,5 @@
 """Lower tier and pools: the spec's resource-block numbers, Table A, division of blocks, enumerated pools."""
 
-import time
 from itertools import product
 from math import comb
 
@@ -246,10 +245,3 @@ def test_pool_bad_input():
         pools.profile_payoffs(np.ones((8, 10)), lambda b: b)
     with pytest.raises(ValueError, match="ssr_sum"):
         slices.service_weights(USERS, "packets")
-
-
-def test_speed_bar():
-    """Table A for all n and m in < 2 s."""
-    start = time.process_time()
-    slices.best_splits(default_tables(), 0.01, PHI)
-    assert time.process_time() - start < 2.0
