@@ -177,7 +177,7 @@ def play(
         play_rounds(0, rounds)
     else:
         part = run.horizon * max(1, -(-rounds // (PARTS * run.horizon)))
-        key = {**how.key, "market": market.id, "seeds": run.seeds, "call": how.plays}
+        key = {"training": how.key, "market": market.id, "seeds": run.seeds, "call": how.plays}
         with Segments(rounds, part, how.checkpoint / f"play-{how.plays}", key, 0) as segments:
             if segments.last is not None:
                 how.resumed = segments.resumed

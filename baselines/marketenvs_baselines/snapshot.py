@@ -161,8 +161,8 @@ class _Reader:
         return value
 
     def _object(self, path: list[str], attributes: dict[str, Any], number: int, fresh: Any) -> Any:
-        cls = self._class(path)
-        value = fresh if type(fresh) is cls else object.__new__(cls)
+        same = [type(fresh).__module__, type(fresh).__qualname__] == path
+        value = fresh if same else object.__new__(self._class(path))
         self.made[number] = value
         for name in [n for n in vars(value) if n not in attributes]:
             object.__delattr__(value, name)
