@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from marketenvs_baselines import qpml
 
 import marketenvs as me
 from marketenvs import channel
@@ -92,6 +93,33 @@ def test_kink_is_scored_by_gains_through_the_market(gain):
         state, "pricing", {"pricing": ((1 - q) ** 29).reshape(1, 2, 1), "bidding": np.zeros((1, 30, 2))}
     )
     assert conv.gains.max() == pytest.approx(gain, abs=5e-5 if gain else 1e-12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("stage", ["pricing", "bidding"])
+def test_what_is_not_finite_is_refused_and_named(stage, bad):
+    market = me.make(ID, preset="desk")
+    profile = {"pricing": np.full((1, 2, 1), 0.1), "bidding": np.full((1, 4, 2), 0.5)}
+    profile[stage][0, 1, -1] = bad
+    with pytest.raises(me.InvalidAction, match="seller_1" if stage == "pricing" else "buyer_1"):
+        market.step(market.reset(0), profile)
+
+
+def test_more_winners_than_channels_cannot_be():
+    """30 eager buyers on 2 x 2 channels, channel and pooled, blind and explicit: never more sales than channels."""
+    for options in ({}, {"matching": "pooled"}, {"channel_choice": "explicit"}):
+        market = me.make(ID, n_buyers=30, channels=2, payment="first_price", **options)
+        state = market.reset(1, batch=50)
+        choice = np.random.default_rng(0).integers(0, market.groups, size=(50, 30)) + 0.5
+        profile = {"pricing": np.zeros((50, 2, 1)), "bidding": np.stack([choice, np.ones((50, 30))], -1)}
+        sales = market.outcome(state, profile).metrics["sales"]
+        assert sales.max() == 2
+        assert np.all(market.outcome(state, profile).metrics["won"].sum(1) <= 4)
+
+
+def test_no_temperature_is_refused():
+    with pytest.raises(me.InvalidParameter, match="tau"):
+        qpml.Boltzmann(cold=0.0)
 
 
 def _gains(slots=3):
