@@ -76,7 +76,7 @@ def test_the_numpy_network_plays_what_sb3_would(name, preset):
 
     cls = {"sb3_maskableppo": "MaskablePPO"}.get(name, name.removeprefix("sb3_").upper())
     found = {"PPO": sb3_ppo.settings, "A2C": sb3_others.a2c, "DQN": sb3_others.dqn, "MaskablePPO": sb3_others.maskable}
-    found |= {"SAC": sb3_others.off_policy, "TD3": sb3_others.noisy, "DDPG": sb3_others.noisy}
+    found |= {"SAC": sb3_others.sac, "TD3": sb3_others.noisy, "DDPG": sb3_others.noisy}
     game = SelfPlay(task(preset), 1, cls, settings=found[cls], **TINY)
     game.learn(200)
     market, policies = game.market, game.policies(stochastic=False)
