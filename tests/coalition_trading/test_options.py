@@ -18,6 +18,7 @@ ID = "CoalitionTrading-v0"
 UNEQUAL = {"n_sellers": 3, "capacity_rule": "given", "capacity": (60.0, 40.0, 20.0)}
 OPTIONS = {
     "bargain": {"preset": "labels", "price_formation": "bargain", "reputation": Uniform(0.4, 1.0)},
+    "ema": {"reputation_rule": "ema"},
     "matching": {"preset": "singletons", "selection": "matching"},
     "merge": {"formation": "merge"},
     "fixed": {"formation": "fixed", "partition": ((0, 2), (1,))},
@@ -37,7 +38,10 @@ OPTIONS = {
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_conform(name):
     settings = dict(OPTIONS[name])
-    testing.check_market(make(ID, preset=settings.pop("preset", None), **settings), backends=("numpy",))
+    market = make(ID, preset=settings.pop("preset", None), **settings)
+    for check in testing.CHECKS:
+        if (name, check) != ("matching", "symmetry"):  # there seller k serves rank k: sellers are not interchangeable
+            testing.run_check(check, market, "numpy")
 
 
 # ------------------------------------------------------------ never certified
@@ -170,6 +174,25 @@ def test_bargain_says_where_it_is_offered():
     drawn = make(ID, preset="labels", price_formation="bargain", reputation=Uniform(0.4, 1.0), backend="jax")
     with pytest.raises(NotOffered, match=r"outside jax\.jit"):
         jax.jit(drawn.reset_keys)(drawn.reset(0).seed)
+
+
+def test_reputation_follows_what_is_sold():
+    """Spec section 2: (1 - .05) Omega + .05 sold / offered, in rounds with sales only, within [.05, 1]."""
+    market = make(ID, reputation_rule="ema")
+    state, want = market.reset(0), np.ones(2)
+    for asked in ([10.0, 0.0], [5.0, 5.0], [0.0, 0.0]):
+        purchase = np.zeros((1, 3, 2))
+        purchase[0, 0] = asked
+        state, outcome = market.step(state, {"pricing": 1.2, "purchase": purchase})
+        sold = np.array(asked)
+        want = np.where(sold > 0, 0.95 * want + 0.05 * sold / 50.0, want)
+        assert outcome.metrics["seller_reputation"][0] == pytest.approx(want, abs=1e-12)
+    assert want == pytest.approx([0.95 * 0.96 + 0.05 * 0.1, 0.955], abs=1e-12)
+    quick = make(ID, reputation_rule="ema", reputation_rate=1.0)
+    state, outcome = quick.step(quick.reset(0), {"pricing": 1.2, "purchase": np.full((1, 3, 2), 0.01)})
+    assert outcome.metrics["seller_reputation"][0] == pytest.approx([0.05, 0.05])  # never below .05
+    with pytest.raises(InvalidParameter, match="reputation_rate"):
+        make(ID, reputation_rule="ema", reputation_rate=0.0)
 
 
 # ------------------------------------------------------------ coalitions, shares

@@ -89,6 +89,13 @@ class CoalitionParams(MarketParams):
         "sellers post prices, or split the surplus with the coalition (formation='labels'; no prices are chosen)",
         {"posted": "exact", "bargain": "exact"},
     )
+    reputation_rule: str = option(
+        "static",
+        "reputations are given, or a tenant's own follows what it sells: sold / offered enters with weight "
+        "reputation_rate in rounds in which it sells (sellers do not buy here, so no round's game depends on it)",
+        {"static": "exact", "ema": "exact"},
+    )
+    reputation_rate: float = static(0.05, "kappa_r of reputation_rule='ema', in (0, 1]")
     purchase_mode: str = option("each", "purchases per seller, or a total filled cheapest first", ("each", "total"))
     convexify: bool = flag(True, "time-share PRBs (concave value); False: raw S-curves, whole PRBs only")
     integer_prbs: bool = flag(False, "requests in whole PRBs")
@@ -185,6 +192,12 @@ class CoalitionParams(MarketParams):
             raise InvalidParameter("model='paper' is offered with selection='winner' and purchase_mode='each' only")
         if self.price_formation == "bargain":
             self._check_bargain()
+        if not isinstance(self.reputation_rate, int | float) or not 0.0 < self.reputation_rate <= 1.0:
+            raise InvalidParameter(f"reputation_rate={self.reputation_rate!r} must lie in (0, 1]")
+        if self.reputation_rule == "ema" and self.model == "paper":
+            raise InvalidParameter(
+                "reputation_rule='ema' is offered with model='corrected': the paper never updates reputations"
+            )
         if self.model == "corrected" and (self.total_capacity or self.reward_lag):
             raise InvalidParameter("total_capacity and reward_lag belong to model='paper'")
 

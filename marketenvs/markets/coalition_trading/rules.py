@@ -48,14 +48,15 @@ Coalitions: every partition's payoffs, Nash and individual stability, merging, S
 
 | option | values | oracle |
 |---|---|---|
-| ``formation`` | ``grand``, ``singletons``, ``fixed`` (``partition=``), ``merge`` (from singletons, largest joint gain first), ``labels`` (buyers choose) | exact |
+| ``formation`` | ``grand``, ``singletons``, ``fixed`` (``partition=``), ``merge`` (largest joint gain first), ``labels`` (buyers choose) | exact |
 | ``selection`` | ``winner`` (highest reputation), ``matching`` (seller k serves rank k: separate monopolies) | exact |
 | | ``all`` (all in that order, from what is left) | estimate, never certified |
-| ``capacity_rule`` | ``split`` (all / max(2, M)), ``half``, ``given`` (``capacity=``; unequal: exact for two sellers, an estimate for more) | see left |
+| ``capacity_rule`` | ``split`` (all / max(2, M)), ``half``, ``given`` (``capacity=``) | unequal: exact for two sellers, else estimate |
 | ``sharing`` | ``reputation``, ``equal``, ``shapley``, ``own`` (own value less own bill) | exact |
+| ``reputation_rule`` | ``static``, ``ema`` (a seller's own follows sold / offered, metric ``seller_reputation``) | exact |
 | ``price_formation`` | ``posted``, ``bargain`` (with ``labels``) | exact |
-| ``convexify=False`` | raw S-curves on whole PRBs (``integer_prbs=True``): a tenant below its knee is dropped | exact on a price grid, else an estimate |
-| ``integer_prbs`` | requests rounded down, values tabled; an odd PRB of tied sellers is the first one's | exact on a price grid, else an estimate |
+| ``convexify=False`` | raw S-curves on whole PRBs: a tenant below its knee is dropped | exact on a price grid, else estimate |
+| ``integer_prbs`` | requests rounded down, values tabled; an odd PRB of tied sellers is the first one's | exact on a price grid, else estimate |
 | ``purchase_mode`` | ``each`` (per seller), ``total`` (one number, filled cheapest first) | exact |
 | ``channel`` | ``frozen``, ``drop``, ``trace`` (measured gains, user x PRB x slot, npz or CSV; round t replays slot t) | exact |
 | ``model="paper"`` | with ``reward_lag``, ``total_capacity``: the equations as printed | closed form |
@@ -85,11 +86,15 @@ from ...errors import InvalidParameter
 from ...market import Market, Outcome, Stage, State
 from ...strategy import BestResponse, Equilibrium, SocialOptimum, Strategy
 from . import bargaining, literal, settlement, solve
+from .metrics import metrics
 from .parameters import CoalitionParams, CoalitionTheta, service_mask
 
 
 class CoalitionHistory(NamedTuple):
-    """What carries over: last prices and sales (B, M), PRBs traded by slot and held (B, N); PRB rates, labels where drawn."""
+    """What carries over: last prices and sales (B, M), PRBs traded by slot and held (B, N); PRB rates, labels where drawn.
+
+    ``seller_reputation`` (B, M) is kept with ``reputation_rule="ema"`` only.
+    """
 
     price: Array
     sold: Array
@@ -97,6 +102,7 @@ class CoalitionHistory(NamedTuple):
     held: Array
     rate: Any
     labels: Any
+    seller_reputation: Any = ()
 
 
 class Deal(NamedTuple):
@@ -203,7 +209,8 @@ class CoalitionTrading(Market):
             efficiency = radio.spectral_efficiency(quality)
             rate = channel.tenant_rate_kbps_per_prb(efficiency, radio.prb_bandwidth_hz, p.scheduler)
         price = theta.price_min + self.backend.asarray(np.zeros((batch, p.n_sellers)))
-        history = CoalitionHistory(price, 0.0 * price, zero, zero, rate, ())
+        trusted = 1.0 + 0.0 * price if p.reputation_rule == "ema" else ()
+        history = CoalitionHistory(price, 0.0 * price, zero, zero, rate, (), trusted)
         if p.formation == "merge":
             rounds = self.backend.integers(np.zeros(batch, dtype=np.int32))
             state = State(theta, (), zero, rounds, history, (), {})
@@ -334,36 +341,14 @@ class CoalitionTrading(Market):
     def settle(self, state: State, decisions: Mapping[str, Array]) -> Outcome:
         if self.params.model == "paper":
             return literal.settle(self, state, decisions)
-        xp, theta = self.xp, state.theta
         deal, price = self.settled(state, decisions)
         payoffs = self.payoffs(state, price, deal)
-        sold, total = xp.sum(deal.bought, axis=1), xp.sum(deal.bought, axis=(1, 2))
-        need, _ = self.needs(state)
-        full = theta.ready.price_scale * need
-        paid = xp.sum(deal.bill, axis=1) / xp.where(total > 0, total, 1.0 + 0.0 * total)
-        winner = xp.astype(xp.argmin(deal.rank, axis=1), price.dtype) + 0.0 * total
-        size = xp.sum(xp.astype(deal.slots & (deal.rank == 0)[:, :, None], price.dtype), axis=(1, 2)) + 0.0 * total
-        over = xp.sum(deal.requested, axis=1) > theta.room + 0.0 * sold
-        metrics = {
-            "price": price,
-            "mean_price": xp.where(total > 0, paid, xp.mean(price, axis=1)),
-            "sold": sold,
-            "quantity": total,
-            "held": deal.held,
-            "satisfaction": deal.value / xp.where(full > 0, full, 1.0 + 0.0 * full),
-            "served_fraction": xp.clip(deal.held / (theta.ready.hold * need), 0.0, 1.0),
-            "winner": winner,
-            "coalition_size": size,
-            "rationed": xp.sum(xp.where(over, 1.0 + 0.0 * sold, 0.0 * sold), axis=1),
-            "welfare": xp.sum(payoffs["seller"], axis=1) + xp.sum(payoffs["buyer"], axis=1),
-            "traded": solve.by_slot(xp, deal, total),
-        }
-        if "seller" not in self.roles:
-            metrics["profit"] = payoffs.pop("seller")
-        return Outcome(payoffs, metrics)
+        found = metrics(self, state, price, deal, payoffs)
+        return Outcome({role: x for role, x in payoffs.items() if role in self.roles}, found)
 
     def remember(self, state: State, decisions: Mapping[str, Array], outcome: Outcome) -> CoalitionHistory:
-        seen = {name: outcome.metrics[name] for name in ("sold", "traded", "held")}
+        names = ("sold", "traded", "held", *(("seller_reputation",) if self.params.reputation_rule == "ema" else ()))
+        seen = {name: outcome.metrics[name] for name in names}
         price = decisions["pricing"][:, :, 0] if "pricing" in decisions else outcome.metrics["price"]
         return state.history._replace(price=price, **seen)
 
