@@ -86,7 +86,7 @@ QUICK_ALGORITHMS = {
 
 SUITE_V1 = ("slicing-fixed", "slicing-load", "slicing-day", "slicing-1000", "slicing-team")
 _SIX = ("slicing-fixed", "slicing-load", "slicing-day", "slicing-team")
-_SMALL = {name: 5_000 for name in _SIX}
+_SMALL = {name: 3_000 for name in _SIX}
 _TABLES = {name: 10_000 for name in _SIX} | {"slicing-1000": 2_000}
 V1_ALGORITHMS = {
     "random": None,
@@ -106,7 +106,7 @@ V1_ALGORITHMS = {
     "independent_ddpg": _SMALL,
     "federated_ddpg": _SMALL,
     "central_ddpg": _SMALL,
-    "dt_mafl": {"slicing-day": 5_000},
+    "dt_mafl": {"slicing-day": 3_000},
     "shared_ddpg": {"slicing-1000": 1_000},
 }
 """What ``marketenvs benchmark suite-v1`` runs here: algorithm -> None (its own quick budget) or {task: rounds}."""
