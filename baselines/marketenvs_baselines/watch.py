@@ -83,3 +83,42 @@ def tensorboard_writer(folder: str | os.PathLike[str], first: int = 0) -> Callab
         writer.flush()
 
     return write
+
+
+def score_callback(task: Task, role: str, every: int = 10_000) -> Any:
+    """A callback for ``model.learn`` of an SB3 model on a ``MarketVecEnv``: logs what :class:`Watch` measures.
+
+    Where the values go is the model's own business: give it ``tensorboard_log=FOLDER``.
+
+    Args:
+        task: The task that is learned.
+        role: The role that the model plays; it has one stage. The others are judged at the equilibrium.
+        every: Environment steps between two looks.
+
+    Raises:
+        InvalidParameter: What is given is not a task, or the role has several stages.
+    """
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    from .network import NetworkPolicy
+    from .sb3_networks import network_of
+
+    watch = Watch(task)
+    names = task.make_market().stages_of[role]
+    if len(names) != 1:
+        raise InvalidParameter(f"role {role!r} has the stages {', '.join(names)}; a callback watches one model")
+
+    class ScoreCallback(BaseCallback):
+        """Looks at the policy after every ``every`` steps."""
+
+        seen = 0
+
+        def _on_step(self) -> bool:
+            if self.num_timesteps // every > self.seen:
+                self.seen = self.num_timesteps // every
+                for name, value in watch({role: NetworkPolicy({names[0]: network_of(self.model)})}).items():
+                    self.logger.record(name, value)
+                self.logger.dump(self.num_timesteps)
+            return True
+
+    return ScoreCallback()

@@ -244,6 +244,24 @@ def test_watching_changes_nothing_and_looks_at_other_markets(tmp_path):
         ALGORITHMS["sb3_ppo"].train(task(), 0, 64, None, tensorboard=tmp_path, **options)
 
 
+def test_a_callback_scores_a_model_of_ones_own(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from marketenvs_baselines.watch import score_callback
+    from stable_baselines3 import PPO
+
+    from marketenvs.sb3 import MarketVecEnv
+
+    frozen = small_task(preset="drawn", n_consumers=2, horizon=6)
+    env = MarketVecEnv(frozen.make_market(), "provider", 8, reward_scale=frozen.scale, seed=0)
+    model = PPO("MlpPolicy", env, n_steps=4, batch_size=32, n_epochs=1, device="cpu", tensorboard_log=str(tmp_path))
+    model.learn(128, callback=score_callback(frozen, "provider", every=64))
+    log = events.EventAccumulator(str(next(tmp_path.iterdir())))
+    log.Reload()
+    for tag in ("market/score", "market/score_provider", "market/nash_conv", "market/welfare"):
+        assert [e.step for e in log.Scalars(tag)] == [64, 128]
+    assert "market/score_consumer" not in log.Tags()["scalars"]
+
+
 def test_the_seed_decides():
     a, b, c = (
         decisions(ALGORITHMS["sb3_ppo"].train(task(), s, 200, None, **TINY), task().make_market()) for s in (1, 1, 2)
