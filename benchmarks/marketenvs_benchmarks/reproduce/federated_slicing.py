@@ -7,6 +7,7 @@ batches make device data informative by construction, and the same generator wit
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ _SCHEMES: dict[str, dict[str, Any]] = {
 }
 
 
+_GENERALISTS = ("DT-MAFL", "FL", "MADQN")
 _KEYS = ("welfare", "match", "satisfied", "used", "utility", "nash_conv")
 
 
@@ -230,14 +232,15 @@ def load_sweep(folder: Path, quick: bool) -> list[Finding]:
         "NE (clairvoyant)": netshare.NetShare(), "NE (persistence)": netshare.OnForecast(), "truthful (persistence)": netshare.Truthful(),
         "NetShare, caps = need": netshare.NetShare("need"), "static NetShare": netshare.Static(), "all max": netshare.AllMax(),
     }  # fmt: skip
-    learned = _generalists(quick, seeds)
-    table: dict[str, dict[int, dict[str, list[float]]]] = {n: {} for n in (*policies, *learned)}
+    # Trained once, and only where something is left to play.
+    learned = functools.cache(lambda: _generalists(quick, seeds))
+    table: dict[str, dict[int, dict[str, list[float]]]] = {n: {} for n in (*policies, *_GENERALISTS)}
     for n in users:
 
         def run(n: int = n) -> dict[str, Any]:
             market = marketenvs.make(ID, n_devices=n)
             out = {name: means(score(market, policy, 6 * seeds, slots), seeds) for name, policy in policies.items()}
-            for name, several in learned.items():
+            for name, several in learned().items():
                 runs = [means(score(market, policy, 6, slots, 99)) for policy in several]
                 out[name] = {k: [r[k][0] for r in runs] for k in _KEYS}
             return out
@@ -295,8 +298,7 @@ def _generalists(quick: bool, seeds: int) -> dict[str, list[Any]]:
     rounds = 200 if quick else ROUNDS
     market = marketenvs.make(ID, load=Uniform(0.2, 2.0), horizon=48)
     return {
-        name: [p["slice"] for p in train(market, _SCHEMES[name], rounds, seeds)[1].policies]
-        for name in ("DT-MAFL", "FL", "MADQN")
+        name: [p["slice"] for p in train(market, _SCHEMES[name], rounds, seeds)[1].policies] for name in _GENERALISTS
     }
 
 
