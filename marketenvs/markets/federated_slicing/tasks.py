@@ -86,7 +86,7 @@ QUICK_ALGORITHMS = {
 
 SUITE_V1 = ("slicing-fixed", "slicing-load", "slicing-day", "slicing-1000", "slicing-team")
 _SIX = ("slicing-fixed", "slicing-load", "slicing-day", "slicing-team")
-_SMALL = {name: 3_000 for name in _SIX}
+_SMALL = {name: 3_000 for name in _SIX} | {"slicing-load": 5_000}
 _TABLES = {name: 10_000 for name in _SIX} | {"slicing-1000": 2_000}
 V1_ALGORITHMS = {
     "random": None,
