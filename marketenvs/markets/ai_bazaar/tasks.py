@@ -96,5 +96,7 @@ V1_ALGORITHMS = {
     "minimax_q": 2_000,
     "q_learning": _TABLES,
     "bandit": _TABLES,
+    "sb3_ppo": {"bazaar-drawn": 60_000, "bazaar-fixed": 60_000},
+    "sb3_sac": {"bazaar-fixed": 20_000},
 }
 """What ``marketenvs benchmark suite-v1`` runs here: algorithm -> budget in rounds (None: its own quick budget), or task -> budget."""

@@ -78,5 +78,6 @@ V1_ALGORITHMS = {
     "regret_matching_plus": {"coalition-fixed": 20_000, "coalition-mixed": 20_000},
     "maddpg": _DEEP,
     "sa_ddpg": {name: rounds for name, rounds in _DEEP.items() if name != "coalition-labels"},
+    "sb3_ppo": {"coalition-mixed": 30_000},
 }
 """What ``marketenvs benchmark suite-v1`` trains here for the reference results; ``maddpg`` is the paper's own (2,500 iterations)."""

@@ -108,5 +108,7 @@ V1_ALGORITHMS = {
     "central_ddpg": _SMALL,
     "dt_mafl": {"slicing-day": 3_000},
     "shared_ddpg": {"slicing-1000": 1_000},
+    "sb3_ppo": {"slicing-load": 60_000},
+    "sb3_sac": {"slicing-load": 20_000},
 }
 """What ``marketenvs benchmark suite-v1`` runs here: algorithm -> None (its own quick budget) or {task: rounds}."""

@@ -117,5 +117,7 @@ V1_ALGORITHMS = {
     "regret_matching": _TABLES,
     "q_learning": _TABLES,
     "calvano_q": {"spectrum-calvano": 1_000_000},
+    "sb3_ppo": {"spectrum-clearing": 30_000, "spectrum-channel": 30_000},
+    "sb3_dqn": {"spectrum-calvano": 20_000},
 }
 """What ``marketenvs benchmark suite-v1`` trains here for the committed reference results."""

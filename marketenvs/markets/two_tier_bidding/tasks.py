@@ -111,5 +111,9 @@ V1_ALGORITHMS = {
     "pga_app": {"kelly-fixed": 10_000, "twotier-kelly": 10_000},
     "dqn": _DEEP,
     "dueling_dqn": _DEEP,
+    "sb3_ppo": {"twotier-kelly": 60_000},
+    "sb3_sac": {"twotier-kelly": 20_000},
+    "sb3_dqn": {"twotier-team": 20_000},
+    "rllib_ppo": {"twotier-kelly": 20_000},
 }
 """What ``marketenvs benchmark suite-v1`` trains here for the committed reference results."""
