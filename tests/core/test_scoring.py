@@ -293,3 +293,35 @@ def test_markets_without_certificates_are_not_scored(registered):
     definition = Definition("doubtful", registered(games.Uncertified), plan=Plan(markets=2, warm_up=0, prefixes=2))
     with pytest.raises(MarketEnvsError, match="task doubtful: only 0 of 2 drawn markets have a certified equilibrium"):
         build_task(definition, floors=False)
+
+
+def test_the_panels_bidders_play_the_equilibrium_moved_by_a_fifth_of_the_range(drawn_task):
+    """Over- and under-bidder, pure: the solver's decisions moved and kept within the bounds; shades of opposite sign bracket it."""
+    market = drawn_task.make_market()
+    state = drawn_task.held_out(market)
+    (stage, _) = market.stages
+    solved = market.equilibrium(state).actions[stage.name]
+    obs = market.backend.numpy(market.observe(state, stage.name))
+    for name, shift in (("overbidder", role_track.SHADE), ("underbidder", -role_track.SHADE)):
+        bidder = role_track.PANEL[name]()
+        bidder.start(market, stage.role, market.batch(state), 0)
+        played = bidder.strategy(stage, obs, None, state, 1).decisions
+        np.testing.assert_allclose(played, np.clip(solved + shift * 10.0, 10.0, 20.0))
+        np.testing.assert_array_equal(bidder.act_at(stage, obs, None, state), played)
+
+
+def test_a_mixed_equilibrium_is_moved_as_a_mixture():
+    """Second method: quantiles of the moved mixture are the moved quantiles of the closed form's."""
+    market = marketenvs.make("SpectrumBertrand-v0", preset="clearing", n_sellers=3, channels=10, demand=25.0)
+    state = market.reset(seed=0, batch=2)
+    (stage,) = market.stages
+    obs = market.backend.numpy(market.observe(state, stage.name))
+    uniforms = np.random.default_rng(0).uniform(size=(2, 3))
+    plain = market.equilibrium(state).strategy[stage.name].draw(uniforms)
+    low, high = (market.backend.numpy(b) for b in market.bounds(state, stage.name))
+    for shift in (0.2, -0.2):
+        moved = role_track.Shaded(shift)
+        moved.start(market, "seller", 2, 0)
+        found = moved.strategy(stage, obs, None, state, 8)
+        assert not isinstance(found, Pure)
+        np.testing.assert_allclose(found.draw(uniforms), np.clip(plain + shift * (high - low), low, high))
