@@ -63,7 +63,7 @@ QUICK_ALGORITHMS = {
 """What ``make leaderboard`` runs here: algorithm -> budget in rounds (None: its own quick budget)."""
 
 _TABULAR = {"coalition-fixed": 3_000, "coalition-drop": 3_000, "coalition-mixed": 20_000, "coalition-labels": 3_000}
-_DEEP = {"coalition-fixed": 2_500, "coalition-drop": 2_500, "coalition-mixed": 2_500, "coalition-labels": 1_500}
+_DEEP = {"coalition-fixed": 1_500, "coalition-drop": 1_500, "coalition-mixed": 2_500, "coalition-labels": 600}
 V1_ALGORITHMS = {
     "random": None,
     "equilibrium": None,
@@ -80,4 +80,4 @@ V1_ALGORITHMS = {
     "sa_ddpg": {name: rounds for name, rounds in _DEEP.items() if name != "coalition-labels"},
     "sb3_ppo": {"coalition-mixed": 30_000},
 }
-"""What ``marketenvs benchmark suite-v1`` trains here for the reference results; ``maddpg`` is the paper's own (2,500 iterations)."""
+"""What ``marketenvs benchmark suite-v1`` trains here for the reference results; ``maddpg`` is the paper's own."""
