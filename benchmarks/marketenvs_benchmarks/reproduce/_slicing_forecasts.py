@@ -49,11 +49,11 @@ def forecasts(folder: Path, quick: bool) -> list[Finding]:
             # The control needs its networks only to show that they gain nothing: a few seeds are enough.
             networks = NETWORK_SEEDS if pulses else NETWORKS_ON_CONTROL
             for name in names if seed < networks else [n for n in names if n not in NEURAL]:
-                found = judged(folder, name, slots, seed, pulses, settings)
-                rmse[pulses][name].append(found["rmse"])
-                mae[pulses][name].append(found["mae"])
+                errors = judged(folder, name, slots, seed, pulses, settings)
+                rmse[pulses][name].append(errors["rmse"])
+                mae[pulses][name].append(errors["mae"])
                 if pulses and seed == 0:
-                    shown[name] = np.array(found["shown"])
+                    shown[name] = np.array(errors["shown"])
         if pulses:
             loads, _ = traffic.simulate(slots, 0, pulses=True)
             truth = loads[Split.of(slots).validation :, 0].sum(axis=1)[:144]

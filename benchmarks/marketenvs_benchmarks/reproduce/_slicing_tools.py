@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -51,14 +52,15 @@ def _half(v: np.ndarray) -> float:
 
 def remembered(folder: Path, name: str, settings: Any, run: Callable[[], Any]) -> Any:
     """The JSON-ready result of ``run``, or the one that an earlier run with the same settings left in ``folder/parts``."""
-    path = folder / "parts" / f"{name.replace(' ', '_').replace('/', '-')}.json"
     known = json.loads(json.dumps(settings))
+    mark = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:8]
+    path = folder / "parts" / f"{name.replace(' ', '_')}_{mark}.json"
     if path.is_file():
         try:
             content = json.loads(path.read_text())
         except json.JSONDecodeError:
             content = {}
-        if content.get("settings") == known:
+        if content.get("settings") == known and "result" in content:
             return content["result"]
     result = run()
     path.parent.mkdir(parents=True, exist_ok=True)
