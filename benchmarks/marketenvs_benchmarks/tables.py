@@ -193,6 +193,7 @@ def markdown(board: Board) -> str:
                 "rounds",
                 "to 0.9",
                 "area",
+                "role track",
                 *extras,
                 "runs",
             )
@@ -200,7 +201,15 @@ def markdown(board: Board) -> str:
             for row in rows:
                 full = cells(row, extras)
                 area = "-" if row.area is None else row.area.text(2)
-                score = [row.score.text(), f"{row.worst:.3f}", row.kind, f"{row.rounds:,}", row.to_90, area]
+                score = [
+                    row.score.text(),
+                    f"{row.worst:.3f}",
+                    row.kind,
+                    f"{row.rounds:,}",
+                    row.to_90,
+                    area,
+                    _roles(row),
+                ]
                 lines.append([row.title, row.access, *score, *full[len(HEADINGS) :], str(row.runs)])
             parts.append(table(names, lines))
         else:
@@ -216,6 +225,11 @@ def markdown(board: Board) -> str:
         parts.append("## Aggregate\n\nAlgorithms with a result on every task that is not a tripwire.\n")
         parts.append(table(("algorithm", "score IQM [95 % CI]", "tasks"), [[t, v.text(), str(n)] for t, v, n in total]))
     return "\n".join(parts)
+
+
+def _roles(row: Row) -> str:
+    """Mean over the panel of every role's track."""
+    return ", ".join(f"{role} {_score(found['mean'])}" for role, found in row.panel.items())
 
 
 _STYLE = """
