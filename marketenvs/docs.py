@@ -182,7 +182,8 @@ bootstrap interval.
 - *To 0.9* is the median round at which a run first scored 0.9, censored at its budget; *area* is the mean score over log rounds.
 - *Role track* is one agent against the frozen panel, mean over its members.
 
-{cost["cells"]:.0f} cells, {cost["runs"]:.0f} runs, {cost["hours"]:.1f} hours of one core in all (training, learning curves and scoring, wall clock on a shared machine).
+{cost["cells"]:.0f} cells, {cost["runs"]:.0f} runs, {cost["hours"]:.1f} hours of one core in all (training, learning
+curves and scoring, wall clock on a shared machine).
 The final policies of {stored} cells are stored, of the first run only where ten would be large (`marketenvs_benchmarks.reference.policies`);
 scoring them again gives the stored score. Do it all again with `marketenvs benchmark {suite} --keep-policies`; put your own learner beside it
 as [how-to/benchmark.md](how-to/benchmark.md) says.
