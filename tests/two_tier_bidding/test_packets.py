@@ -221,7 +221,7 @@ def test_slices_of_a_trace_are_exact():
         ({"channel": "trace", "gains": GAINS}, r"\(97 users, PRBs, rounds\)"),
         ({"channel": "trace", "gains": -np.ones((97, 1, 1))}, "not negative"),
         ({"channel": "trace", "gains": np.full((97, 1, 1), np.nan)}, "finite"),
-        ({"channel": "trace", "gains": "x"}, "gains must be an array"),
+        ({"channel": "trace", "gains": "x"}, "gains must be a file"),
         ({"channel": "trace", "gains": np.ones((97, 1, 1)), "positions": "random"}, "positions"),
         ({"channel": "trace", "gains": np.ones((97, 1, 1)), "fading": "sampled"}, "fading"),
         ({"traffic": "packet"}, "lower tier"),

@@ -9,9 +9,9 @@ network is not used: Double DQN is DQN.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from marketenvs_baselines import ALGORITHMS
 from marketenvs_baselines.dqn import Constants, DQNLearner
 from marketenvs_baselines.run import play
@@ -49,34 +49,26 @@ def regret(market: Market, policies: Mapping[str, Any], best: float, seed: int, 
     return best - float(record.traces["utility"].mean())
 
 
-def ours(make: Any, best: float, seeds: Sequence[int], rounds: int) -> dict[str, np.ndarray]:
-    """Our DQN family, all seeds at once."""
-    out = {}
-    for name, constants in OURS.items():
-        share = min(1000, rounds // 2) / rounds
-        learner = DQNLearner(Constants(**{**vars(constants), "explore_share": share}), rounds)
-        record = play(make(), {"bidder": BIDDER, "slicer": learner}, rounds, list(seeds))
-        found = [regret(make(), {"slicer": p["slicer"]}, best, s) for p, s in zip(record.policies, seeds, strict=True)]
-        out[f"ours {name}"] = np.array(found)
-    return out
+def ours(make: Any, best: float, seeds: Sequence[int], rounds: int, name: str) -> list[float]:
+    """One of our DQN family, all seeds at once."""
+    learner = DQNLearner(replace(OURS[name], explore_share=min(1000, rounds // 2) / rounds), rounds)
+    record = play(make(), {"bidder": BIDDER, "slicer": learner}, rounds, list(seeds))
+    pairs = zip(record.policies, seeds, strict=True)
+    return [regret(make(), {"slicer": policies["slicer"]}, best, seed) for policies, seed in pairs]
 
 
-def sb3(make: Any, best: float, seeds: Sequence[int], rounds: int) -> dict[str, np.ndarray]:
-    """SB3's DQN in one market at a time, one gradient step a round."""
+def sb3(make: Any, best: float, seed: int, rounds: int) -> float:
+    """SB3's DQN in one market, one gradient step a round."""
     from marketenvs_baselines.network import NetworkPolicy
     from marketenvs_baselines.sb3_networks import network_of
     from stable_baselines3 import DQN
 
     from marketenvs.sb3 import MarketVecEnv
 
-    found = []
-    for seed in seeds:
-        env = MarketVecEnv(make(), "slicer", 1, opponents={"bidder": BIDDER}, seed=seed)
-        model = DQN("MlpPolicy", env, **sb3_settings(rounds, 1, 1), seed=seed, device="cpu")
-        model.learn(rounds)
-        policy = NetworkPolicy({"slicing": network_of(model)})
-        found.append(regret(make(), {"slicer": policy}, best, seed))
-    return {"SB3 DQN": np.array(found)}
+    env = MarketVecEnv(make(), "slicer", 1, opponents={"bidder": BIDDER}, seed=seed)
+    model = DQN("MlpPolicy", env, **sb3_settings(rounds, 1, 1), seed=seed, device="cpu")
+    model.learn(rounds)
+    return regret(make(), {"slicer": NetworkPolicy({"slicing": network_of(model)})}, best, seed)
 
 
 def sb3_settings(rounds: int, environments: int, updates: int) -> dict[str, Any]:
@@ -96,35 +88,19 @@ def sb3_settings(rounds: int, environments: int, updates: int) -> dict[str, Any]
     }
 
 
-def rllib(make: Any, best: float, seeds: Sequence[int], rounds: int, console: Any) -> dict[str, np.ndarray]:
+def rllib(make: Any, best: float, seed: int, rounds: int, name: str) -> float:
     """RLlib's DQN with both switches set explicitly."""
-    out = {}
-    for name, (dueling, double) in RLLIB.items():
-        settings = {
-            "dueling": dueling,
-            "double_q": double,
-            "gamma": 0.0,
-            "lr": 1e-3,
-            "train_batch_size_per_learner": 32,
-            "num_steps_sampled_before_learning_starts": 50,
-            "target_network_update_freq": 200,
-            "epsilon": [(0, 1.0), (min(1000, rounds // 2), 0.02)],
-        }
-        found = []
-        for seed in seeds:
-            train: Any = ALGORITHMS["rllib_dqn"].train
-            policies = train(
-                LowerTask(make, rounds),
-                seed,
-                rounds,
-                None,
-                markets=8,
-                rounds=1,
-                only="slicer",
-                opponents={"bidder": BIDDER},
-                settings=settings,
-            )
-            found.append(regret(make(), policies, best, seed))
-        console.print(f"{name}: {np.round(found, 4).tolist()}")
-        out[name] = np.array(found)
-    return out
+    dueling, double = RLLIB[name]
+    settings = {
+        "dueling": dueling,
+        "double_q": double,
+        "gamma": 0.0,
+        "lr": 1e-3,
+        "train_batch_size_per_learner": 32,
+        "num_steps_sampled_before_learning_starts": 50,
+        "target_network_update_freq": 200,
+        "epsilon": [(0, 1.0), (min(1000, rounds // 2), 0.02)],
+    }
+    train: Any = ALGORITHMS["rllib_dqn"].train
+    others = {"markets": 8, "rounds": 1, "only": "slicer", "opponents": {"bidder": BIDDER}, "settings": settings}
+    return regret(make(), train(LowerTask(make, rounds), seed, rounds, None, **others), best, seed)

@@ -10,6 +10,7 @@ lower tier's market. *Speed*: solvers and the DQN loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ def _upper_findings(setting: str, data: Mapping[str, Mapping[str, np.ndarray]], 
             "differences of 1-5 % between algorithms mean something (one run each)",
             where,
             f"DQN over Double {100 * gap:.1f} %; (max - min)/mean over seeds: {gaps}",
-            bool(abs(gap) > widest),
+            bool(widest < 0.054),  # the largest gap that the paper reports
         ),
     ]
 
@@ -288,29 +289,35 @@ def _upper_findings(setting: str, data: Mapping[str, Mapping[str, np.ndarray]], 
 
 def trainers(folder: Path, seeds: list[int], rounds: int, console: Any) -> list[Finding]:
     """Our DQN family and SB3's DQN on the lower tier's market, corrected constants: regret of the trained policy."""
-    best = lower_optimum()
-    data = {
-        **_two_tier_trainers.ours(lower_market, best, seeds, rounds),
-        **_two_tier_trainers.sb3(lower_market, best, seeds, rounds),
-    }
-    for name, values in data.items():
-        console.print(f"{name}: {shown(values)}")
+    best, size, data = lower_optimum(), [len(seeds), rounds], {}
+    for name in _two_tier_trainers.OURS:
+        run = partial(_two_tier_trainers.ours, lower_market, best, seeds, rounds, name)
+        data[f"ours {name}"] = np.array(kept(folder, f"ours-{name}", size, run, console))
+    found = []
+    for seed in seeds:
+        one = partial(_two_tier_trainers.sb3, lower_market, best, seed, rounds)
+        found.append(kept(folder, f"sb3-{seed}", [1, rounds], one, console))
+    data["SB3 DQN"] = np.array(found)
     text = "; ".join(f"{name} {shown(values)}" for name, values in data.items())
-    verdict = above(data["ours DQN"], data["SB3 DQN"])
-    same = verdict is None and above(data["SB3 DQN"], data["ours DQN"]) is None
+    same = above(data["ours DQN"], data["SB3 DQN"]) is None
     where = f"operator 1, 13 blocks, {rounds} rounds, {len(seeds)} seeds, regret in f of the greedy policy (optimum {best:.4f})"
-    claim = "ours: our DQN and SB3's learn equally well with the same constants"
-    return [Finding("libraries", claim, where, text, bool(same), {k: v.tolist() for k, v in data.items()})]
+    claim = "ours: our DQN and SB3's learn equally well with the same constants (intervals overlap)"
+    return [Finding("libraries", claim, where, text, same, {k: v.tolist() for k, v in data.items()})]
 
 
 def trainers_of_rllib(folder: Path, seeds: list[int], rounds: int, console: Any) -> list[Finding]:
     """RLlib's DQN on the same market, both switches set."""
-    best = lower_optimum()
-    data = _two_tier_trainers.rllib(lower_market, best, seeds, rounds, console)
+    best, data = lower_optimum(), {}
+    for name in _two_tier_trainers.RLLIB:
+        found = []
+        for seed in seeds:
+            one = partial(_two_tier_trainers.rllib, lower_market, best, seed, rounds, name)
+            found.append(kept(folder, f"{name.replace(' ', '-')}-{seed}", [1, rounds], one, console))
+        data[name] = np.array(found)
     text = "; ".join(f"{name} {shown(values)}" for name, values in data.items())
     plain, dueling = data["RLlib DQN"], data["RLlib Double-Dueling"]
     where = f"as above, {len(seeds)} seeds, ``dueling`` and ``double_q`` set in every variant"
-    claim = "Dueling DQN has less regret than DQN (the paper's order, in RLlib's implementation)"
+    claim = "Double-Dueling DQN has less regret than DQN, in RLlib's implementation"
     return [Finding("libraries", claim, where, text, above(plain, dueling), {k: v.tolist() for k, v in data.items()})]
 
 
