@@ -198,7 +198,7 @@ def regret(market, policy, batch=64):
     return float(market.nash_conv(state, {"slice": asked}).upper.mean())
 
 
-@pytest.mark.parametrize("scheme", ["federated", "independent", "dqn"])
+@pytest.mark.parametrize("scheme", ["federated", pytest.param("independent", marks=pytest.mark.slow), "dqn"])
 def test_ten_minutes_of_slots_beat_random_play_in_a_known_market(scheme):
     """600 slots: an actor that waited for 800 stayed where it began, below random play."""
     task = Task(preset="reduced", demand_timing="revealed")

@@ -90,7 +90,7 @@ def test_fluid_optimum_is_found_by_exhaustive_search_too():
 
 def test_fluid_optimum_of_many_markets_keeps_to_the_pool():
     rng = np.random.default_rng(1)
-    g = oracle.game(rng.uniform(1, 25, (300, 6)), rng.uniform(0, 0.9, (300, 6)), DELAY)
+    g = oracle.game(rng.uniform(1, 25, (100, 6)), rng.uniform(0, 0.9, (100, 6)), DELAY)
     best = fluid_optimum(g)
     assert np.all(best.grants.sum(-1) <= 50 * (1 + 1e-12))
     assert np.all(best.welfare >= integer_optimum(g).welfare - 1e-9)

@@ -111,10 +111,10 @@ _GENERALISTS = ("DT-MAFL", "FL", "MADQN")
 _KEYS = ("welfare", "match", "satisfied", "used", "utility", "nash_conv")
 
 
-def score(market: Any, policy: Any, batch: int, slots: int, seed: int = 99) -> dict[str, np.ndarray]:
-    """Means over slots of one policy on every test market (batch,): welfare, utilisation, satisfaction, used blocks, NashConv."""
+def score(market: Any, policy: Any, batch: int, slots: int, first: int = 0) -> dict[str, np.ndarray]:
+    """Means over slots of one policy on test markets first, first + 1, ...: welfare, utilisation, satisfaction, ... (batch,)."""
     policy.start(market, "slice", batch, 0)
-    state = market.reset(seed, batch=batch, split="test")
+    state = market.reset(99, batch=batch, split="test", first=first)
     rows, gains = [], []
     for t in range(slots):
         before = state
@@ -158,7 +158,8 @@ def learning(folder: Path, quick: bool) -> list[Finding]:
         lines = {
             "NE at the forecast": netshare.OnForecast(), "NE (clairvoyant)": netshare.NetShare(), "truthful": netshare.Truthful(),
         }  # fmt: skip
-        reference = {name: means(score(market, policy, 60, 40), 10) for name, policy in lines.items()}
+        # The markets that the learners are judged on.
+        reference = {name: means(score(market, policy, 6, 40)) for name, policy in lines.items()}
         goal = 0.85 * float(np.mean(reference["NE at the forecast"]["welfare"]))
         for name, settings in _SCHEMES.items():
 
@@ -237,16 +238,22 @@ def load_sweep(folder: Path, quick: bool) -> list[Finding]:
     table: dict[str, dict[int, dict[str, list[float]]]] = {n: {} for n in (*policies, *_GENERALISTS)}
     for n in users:
 
-        def run(n: int = n) -> dict[str, Any]:
+        def fixed(n: int = n) -> dict[str, Any]:
             market = marketenvs.make(ID, n_devices=n)
-            out = {name: means(score(market, policy, 6 * seeds, slots), seeds) for name, policy in policies.items()}
+            return {name: means(score(market, policy, 6 * seeds, slots), seeds) for name, policy in policies.items()}
+
+        def trained(n: int = n) -> dict[str, Any]:
+            # Seed k plays the k-th six of the markets that the others play: differences over seeds are paired.
+            market, out = marketenvs.make(ID, n_devices=n), {}
             for name, several in learned().items():
-                runs = [means(score(market, policy, 6, slots, 99)) for policy in several]
+                runs = [means(score(market, policy, 6, slots, 6 * k)) for k, policy in enumerate(several)]
                 out[name] = {k: [r[k][0] for r in runs] for k in _KEYS}
             return out
 
-        for name, row in remembered(folder, f"E3 N {n}", [slots, seeds, ROUNDS, EVERY, quick], run).items():
-            table[name][n] = row
+        rows = remembered(folder, f"E3 fixed N {n}", [slots, seeds], fixed)
+        rows |= remembered(folder, f"E3 trained N {n}", [slots, seeds, ROUNDS, EVERY, quick], trained)
+        for name in table:
+            table[name][n] = rows[name]
     drawing, axes = figure(panels=2)
     for name, row in table.items():
         axes[0].plot(list(row), [np.mean(v["match"]) for v in row.values()], marker=".", label=name, linewidth=0.9)
