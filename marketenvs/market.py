@@ -199,6 +199,11 @@ class Market:
 
         return mixtures.sampled_best_response(self, state, stage, profile)
 
+    def joint_groups(self, state: State, profile: Mapping[str, Any]) -> np.ndarray:
+        """Which agents of a joint stage move together, (B, n) labels: all of them by default. See ``joint_stages``."""
+        role = next((self.stage(name).role for name in self.joint_stages), next(iter(self.roles)))
+        return np.zeros((self.batch(state), self.roles[role]), dtype=np.int64)
+
     def mixed_payoff(self, state: State, profile: Mapping[str, Strategy]) -> dict[str, np.ndarray]:
         """Expected payoffs of a profile with mixtures; the default estimates by sampling."""
         from .solution import mixtures

@@ -54,7 +54,7 @@ from marketenvs.channel.propagation import (
     validate_link,
 )
 from marketenvs.channel.radio import RADIO_PRESETS, SCENARIOS, RadioConfig, radio_preset
-from marketenvs.channel.trace import load_trace, trace_gain
+from marketenvs.channel.trace import load_trace, read_gains, trace_gain
 
 __all__ = [
     "CLUTTER",
@@ -81,6 +81,7 @@ __all__ = [
     "rate_kbps",
     "ratio_to_db",
     "rayleigh_power",
+    "read_gains",
     "ring_distances_m",
     "scaled_expint",
     "shadowing_correlation",

@@ -51,6 +51,36 @@ def load_trace(path: str | Path) -> np.ndarray:
     raise InvalidParameter(f"trace {path}: unknown ending {path.suffix!r}, expected .npz or .csv")
 
 
+def read_gains(value: Any) -> np.ndarray:
+    """What a market's ``gains`` takes, as an array: the path of a trace file (see :func:`load_trace`), or the gains themselves.
+
+    Args:
+        value: path, or linear power gains >= 0 of shape (users, PRBs, slots).
+
+    Returns:
+        Gains, float64, shape (users, PRBs, slots).
+
+    Raises:
+        InvalidParameter: no such file, a damaged one, or an array that is not finite, negative, empty or of another shape.
+    """
+    if isinstance(value, (str, Path)):
+        try:
+            return load_trace(value)
+        except FileNotFoundError as error:
+            raise InvalidParameter(f"gains={str(value)!r}: {error}") from None
+    try:
+        gains = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InvalidParameter(
+            f"gains must be a file (npz, CSV) or an array (users, PRBs, slots), got {value!r}"
+        ) from None
+    if gains.ndim != 3 or gains.size == 0:
+        raise InvalidParameter(f"gains must have shape (users, PRBs, slots), none empty, got {gains.shape}")
+    if not (np.isfinite(gains).all() and (gains >= 0).all()):
+        raise InvalidParameter("gains must be finite power gains >= 0 of shape (users, PRBs, slots)")
+    return gains
+
+
 def _to_ratio(values: np.ndarray, name: str) -> np.ndarray:
     return 10.0 ** (values / 10.0) if name == "gain_db" else values
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from ..arrays import to_numpy
 from ..errors import NotOffered
-from ..market import Market, State
+from ..market import Market, Stage, State
 from ..solution.mixtures import draw_profile
-from ..strategy import Equilibrium, Pure, Reply
+from ..strategy import BestResponse, Equilibrium, Pure, Reply
 from . import probe
 from .probe import ensure
 
@@ -26,8 +26,8 @@ def _is(market: Market, method: str) -> bool:
 
 
 def _joint(market: Market) -> tuple[str, ...]:
-    """Stages whose deviations are joint moves of a coalition (class attribute ``joint_stages``): there, gains are of the coalition."""
-    return tuple(getattr(type(market), "joint_stages", ()))
+    """Stages whose deviations are joint moves of a coalition (attribute ``joint_stages``): there, gains are of the coalition."""
+    return tuple(market.joint_stages)
 
 
 def _answered(market: Market, state: State, profile: dict[str, np.ndarray], stage: str) -> dict[str, np.ndarray]:
@@ -122,16 +122,7 @@ def gains(market: Market) -> None:
                 f"{where}: outside the bounds",
             )
             if stage.name in _joint(market):
-                together = to_numpy(
-                    market.payoff(state, _answered(market, state, {**profile, stage.name: best.decisions}, stage.name))[
-                        stage.role
-                    ]
-                )
-                off = np.abs(together.sum(axis=1) - best.values.sum(axis=1)) > 100 * n * scale[:, 0]
-                ensure(
-                    not off.any(),
-                    f"{where}: the role is said to earn {best.values.sum(axis=1)} jointly, but earns {together.sum(axis=1)}",
-                )
+                _coalitions_earn(market, state, profile, stage, best, 100 * n * scale[:, 0], where)
                 continue
             ceiling = best.values if best.kind == "exact" else best.values - best.gains + best.upper
             for agent in probe.some_agents(n):
@@ -145,6 +136,29 @@ def gains(market: Market) -> None:
                 )
             if np.all(np.isfinite(ceiling)):
                 _try_deviations(market, state, profile, stage.name, ceiling + 100 * scale, where, seed)
+
+
+def _coalitions_earn(
+    market: Market,
+    state: State,
+    profile: dict[str, np.ndarray],
+    stage: Stage,
+    best: BestResponse,
+    limit: np.ndarray,
+    where: str,
+) -> None:
+    """Each coalition moves alone, all others as played, and together its members earn what the reply says (``limit``: (B,))."""
+    played = np.broadcast_to(np.asarray(profile[stage.name]), best.decisions.shape)
+    groups = np.broadcast_to(market.joint_groups(state, profile), best.values.shape)
+    for group in np.unique(groups):
+        mine = groups == group
+        moved = {**profile, stage.name: np.where(mine[:, :, None], best.decisions, played)}
+        earned = to_numpy(market.payoff(state, _answered(market, state, moved, stage.name))[stage.role])
+        got, said = (np.where(mine, values, 0.0).sum(axis=1) for values in (earned, best.values))
+        ensure(
+            not (np.abs(got - said) > limit).any(),
+            f"{where}: coalition {group} of {stage.role}s is said to earn {said} jointly, but earns {got}",
+        )
 
 
 def equilibrium(market: Market) -> None:

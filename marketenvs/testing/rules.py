@@ -345,9 +345,9 @@ def symmetry(market: Market) -> None:
     """Agents are anonymous: permuting them in parameters, state and decisions permutes their payoffs and keeps the welfare.
 
     Every axis as long as the role is taken to be its agents. A market in which agents' numbers matter (labels, fixed order) says so with
-    the class attribute ``anonymous``: the tuple of roles whose agents are interchangeable (default: all roles).
+    the attribute ``anonymous``: the tuple of roles whose agents are interchangeable (default: all roles).
     """
-    anonymous = getattr(type(market), "anonymous", None)
+    anonymous = market.anonymous
     roles = market.roles if anonymous is None else {r: market.roles[r] for r in anonymous if r in market.roles}
     batch = 7 if 7 not in market.roles.values() else 5
     state = market.reset(21, batch=batch)
@@ -367,7 +367,7 @@ def symmetry(market: Market) -> None:
                 r: to_numpy(expected[r])[:, order] if size == n else to_numpy(expected[r]) for r, size in roles.items()
             }
             what = f"agents of {names} permuted"
-            hint = f"{what}: payoff (not anonymous? set the class attribute 'anonymous')"
+            hint = f"{what}: payoff (not anonymous? set the attribute 'anonymous')"
             ensure_close({r: got[r] for r in roles}, want, hint, 1e-9)
             again = market.outcome(moved, swapped).metrics["welfare"]
             ensure_close({"welfare": again}, {"welfare": welfare}, f"{what}: metrics", 1e-9)

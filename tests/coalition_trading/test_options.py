@@ -307,7 +307,7 @@ def test_measured_gains_set_the_rates(tmp_path):
     efficiency = np.log2(1 + 10 ** ((10.0 + gains) / 10) / noise).mean(axis=1)  # users x slots
     by_hand = 200.0 / np.mean(1.0 / efficiency.reshape(3, 2, 2), axis=1)  # equal rates: harmonic mean over users
     for file in (path, table):
-        market = make(ID, channel="trace", trace=str(file))
+        market = make(ID, channel="trace", gains=str(file))
         state = market.reset(0)
         for slot in (0, 1, 0):
             assert market.rates(state)[0] == pytest.approx(by_hand[:, slot], rel=1e-9)
@@ -315,9 +315,9 @@ def test_measured_gains_set_the_rates(tmp_path):
             assert found.certified.all()
             state, _ = market.step(state, {"pricing": 1.2, "purchase": 10.0})
     with pytest.raises(InvalidParameter, match="6 users, which 4 buyers"):
-        make(ID, channel="trace", trace=str(path), n_buyers=4, reputation=0.8, service="embb")
-    with pytest.raises(FileNotFoundError, match="no trace file"):
-        make(ID, channel="trace", trace=str(tmp_path / "missing.npz"))
+        make(ID, channel="trace", gains=str(path), n_buyers=4, reputation=0.8, service="embb")
+    with pytest.raises(InvalidParameter, match="no trace file"):
+        make(ID, channel="trace", gains=str(tmp_path / "missing.npz"))
 
 
 def test_trace_efficiency_is_the_mean_over_blocks():

@@ -235,12 +235,12 @@ def test_trace_channel(tmp_path):
     gains[:, :, 1] = -100.0
     path = tmp_path / "gains.npz"
     np.savez(path, gain_db=gains)
-    market = make(ID, channel="trace", trace=str(path), users=1.0)
+    market = make(ID, channel="trace", gains=str(path), users=1.0)
     state = market.reset(0)
     first = market.rates(state)
     state, _ = market.step(state, {"pricing": 1.2, "purchase": 10.0})
     assert np.all(market.rates(state) < first)
-    with pytest.raises(InvalidParameter, match="trace"):
+    with pytest.raises(InvalidParameter, match="gains"):
         make(ID, channel="trace")
 
 

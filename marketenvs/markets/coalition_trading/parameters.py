@@ -106,7 +106,11 @@ class CoalitionParams(MarketParams):
     )
     radio: str = option("iiot", "radio of channel='drop' and 'trace'", tuple(RADIO_PRESETS))
     scheduler: str = option("equal_rate", "how a tenant's users share a PRB", ("equal_rate", "equal_airtime"))
-    trace: Any = static(None, "file of measured gains for channel='trace'; users of buyer n are rows n * users ...")
+    gains: Any = static(
+        None,
+        "measured power gains (users, PRBs, slots) for channel='trace', or their file (npz, CSV; see "
+        "marketenvs.channel.load_trace); users of buyer n are rows n * users ...",
+    )
     model: str = option(
         "corrected", "the market as corrected, or the paper's equations as printed", ("corrected", "paper")
     )
@@ -178,8 +182,8 @@ class CoalitionParams(MarketParams):
             raise InvalidParameter("purchase_mode='total' is offered with selection='winner' and divisible PRBs only")
         if self.channel != "frozen" and (self.integer_prbs or self.sharing == "shapley"):
             raise InvalidParameter("integer_prbs and sharing='shapley' are tabled per market: channel='frozen' only")
-        if (self.trace is not None) != (self.channel == "trace"):
-            raise InvalidParameter("trace is given exactly when channel='trace'")
+        if (self.gains is not None) != (self.channel == "trace"):
+            raise InvalidParameter("gains are given exactly when channel='trace'")
         if self.integer_prbs:
             for name in ("capacity",) if self.capacity_rule == "given" else ("trade_prbs",):
                 low, high = self.bounds_of(name)

@@ -166,7 +166,7 @@ class CoalitionTrading(Market):
 
     def _measured_rates(self) -> np.ndarray:
         """PRB rate of every buyer in every slot of the trace, (slots, N)."""
-        gains, n = channel.load_trace(self.params.trace), self.params.n_buyers
+        gains, n = channel.read_gains(self.params.gains), self.params.n_buyers
         if gains.shape[0] % n:
             raise InvalidParameter(f"the trace has {gains.shape[0]} users, which {n} buyers cannot share equally")
         efficiency = self._radio.trace_efficiency(gains)  # users x slots

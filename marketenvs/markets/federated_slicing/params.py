@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ...arrays import Distribution, Uniform
+from ...channel import read_gains
 from ...errors import InvalidParameter
 from ...params import MarketParams, count, flag, number, option, static, theta_type
 
@@ -108,7 +110,7 @@ class SlicingParams(MarketParams):
     load_trace: Any = static(None, "offered loads (T, n_slices, n_devices) in Mbit/s (demand='trace')")
     gains: Any = static(
         None,
-        "measured power gains (users, PRBs, slots) for channel='trace' (see marketenvs.channel.load_trace); "
+        "measured power gains (users, PRBs, slots) for channel='trace', or their file (npz, CSV; see marketenvs.channel.load_trace); "
         "device u of slice m is user m * n_devices + u",
     )
     forecast_trace: Any = static(
@@ -196,6 +198,8 @@ class SlicingParams(MarketParams):
     def _check_sequences(self) -> None:
         for name in SEQUENCES:
             value = getattr(self, name)
+            if name == "gains" and isinstance(value, (str, Path)):
+                value = read_gains(value)
             if value is not None:
                 try:
                     array = np.asarray(value, dtype=np.float64)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...arrays import Choice, Distribution, Uniform
+from ...channel import read_gains
 from ...errors import InvalidParameter
 from ...params import MarketParams, count, number, option, static, theta_type
 from . import logit
@@ -82,7 +83,9 @@ class SpectrumParams(MarketParams):
         ("model", "trace"),
     )
     gains: Any = static(
-        None, "measured power gains (users, PRBs, slots) for channel='trace' (see marketenvs.channel.load_trace)"
+        None,
+        "measured power gains (users, PRBs, slots) for channel='trace', or their file (npz, CSV; see "
+        "marketenvs.channel.load_trace)",
     )
     slot: Any = static(None, "channel='trace': slot of the trace (None: the mean over all slots)")
     tariff: Any = number(1.0, "radio: money per Mbit/s", unit="money/(Mbit/s)", low=0, open_low=True)
@@ -158,11 +161,8 @@ class SpectrumParams(MarketParams):
             raise InvalidParameter("channel='trace' needs value_source='radio'")
         if self.gains is None:
             raise InvalidParameter("channel='trace' needs gains, shape (users, PRBs, slots)")
-        gains = np.asarray(self.gains, dtype=float)
-        if gains.ndim != 3 or gains.size == 0 or not np.all(np.isfinite(gains)) or np.any(gains < 0):
-            raise InvalidParameter(
-                f"gains must be finite power gains >= 0 of shape (users, PRBs, slots); got shape {gains.shape}"
-            )
+        gains = read_gains(self.gains)
+        object.__setattr__(self, "gains", gains)
         if self.slot is not None and (isinstance(self.slot, bool) or not isinstance(self.slot, int | np.integer)):
             raise InvalidParameter(f"slot={self.slot!r} must be a whole number, or None for the mean over all slots")
         if self.slot is not None and not 0 <= self.slot < gains.shape[2]:

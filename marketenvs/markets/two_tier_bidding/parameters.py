@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ...arrays import Array, LogUniform
+from ...channel import read_gains
 from ...codecs import Codec, GridCodec
 from ...errors import InvalidParameter
 from ...params import MarketParams, count, number, option, static
@@ -129,7 +130,7 @@ class BiddingParams(MarketParams):
     gains: Any = static(
         None,
         "measured power gains (users, PRBs, rounds) for channel='trace', users in the order operator, service, user "
-        "(see marketenvs.channel.load_trace)",
+        "(or their file, npz or CSV: see marketenvs.channel.load_trace)",
     )
     traffic: str = option(
         "activity",
@@ -259,17 +260,12 @@ class BiddingParams(MarketParams):
         need(self.value == "rate", "channel='trace' needs value='rate'")
         users = np.asarray(self.users, dtype=object)
         need(users.shape == (self.n_operators, 3), "channel='trace' needs users as one fixed table (n_operators, 3)")
-        try:
-            given = self.gains.array if isinstance(self.gains, Measured) else self.gains
-            gains = np.asarray(given, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InvalidParameter(f"gains must be an array (users, PRBs, rounds), got {self.gains!r}") from None
+        gains = self.gains.array if isinstance(self.gains, Measured) else read_gains(self.gains)
         total = int(users.sum())
         need(
-            gains.ndim == 3 and gains.shape[0] == total and gains.size > 0,
+            gains.shape[0] == total,
             f"gains must have shape ({total} users, PRBs, rounds), got {gains.shape}",
         )
-        need(bool(np.isfinite(gains).all() and (gains >= 0).all()), "gains must be finite and not negative")
         object.__setattr__(self, "gains", Measured(gains))
 
 
