@@ -6,6 +6,7 @@ two cores within hours, and a table says in its column "rounds" what each row ha
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ def plan(
     budget: int | None = None,
     keep: bool = False,
     curve: int = CURVE,
+    whatever_is_installed: bool = False,
 ) -> tuple[list[Run], dict[str, dict[str, str]], dict[str, Task]]:
     """The runs that are asked for.
 
@@ -45,6 +47,7 @@ def plan(
         budget: Rounds of every run that trains; default: the declared ones, and the task's for what is not declared.
         keep: Store the final policies.
         curve: Points of the learning curves.
+        whatever_is_installed: Do not ask whether an algorithm's libraries are installed (for pages that must not depend on it).
 
     Returns:
         The runs; task -> algorithm -> why it is not among them; the tasks by name.
@@ -64,7 +67,8 @@ def plan(
         market, rounds = task.make_market(), table.get(task_name, {})
         for name in [*ALGORITHMS, *learners, *(a for a in algorithms or () if a not in ALGORITHMS)]:
             algorithm = runs.resolve_any(name)
-            reason = algorithm.why_not(market)
+            needs = dataclasses.replace(algorithm, requires=()) if whatever_is_installed else algorithm
+            reason = needs.why_not(market)
             if reason is not None and algorithm.markets and market.id not in algorithm.markets:
                 continue  # made for another market
             asked = name in learners or (
