@@ -23,11 +23,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
 
 from marketenvs.errors import InvalidParameter, MarketEnvsError, NotOffered, UnknownName, nearest
 from marketenvs.task import Task, load_task, write_json
+
+from .orphans import end_with_parent
 
 RESULT_FORMAT = 1
 
@@ -357,9 +360,11 @@ def run_all(
     if not jobs:
         return report
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, _single_threaded():
+    manager = SyncManager(ctx=context)
+    manager.start(initializer=end_with_parent)
+    with manager, _single_threaded():
         channel = manager.Queue()
-        pool = ProcessPoolExecutor(max_workers=min(workers, len(jobs)), mp_context=context)
+        pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=end_with_parent)
         pending: dict[Future, Job] = {pool.submit(do_job, job, str(folder), channel): job for job in jobs}
         try:
             while pending:
