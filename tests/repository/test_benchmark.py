@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 from marketenvs_baselines.store import load_policy
-from marketenvs_benchmarks import benchmark, cite, compare, crossplay, leaderboard, reference, runs, statistics
+from marketenvs_benchmarks import benchmark, cite, compare, crossplay, leaderboard, reference, runs, statistics, suites
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -334,3 +334,24 @@ def test_committed_policies_score_the_committed_score(suite, task, algorithm):
 def test_every_committed_policy_scores_the_committed_score(suite, task, algorithm):
     stored, again = reference.rescore(suite, task, algorithm)
     assert again == pytest.approx(stored, abs=1e-12)
+
+
+OWN = {
+    "AIBazaar-v0": {"pb_marl"},
+    "CoalitionTrading-v0": {"maddpg"},
+    "FederatedSlicing-v0": {"dt_mafl"},
+    "SpectrumBertrand-v0": {"qpml"},
+    "TwoTierBidding-v0": {"dqn", "dueling_dqn"},
+}
+"""The markets' own papers' algorithms."""
+
+
+def test_every_profile_task_has_eight_algorithms_and_every_market_its_papers_own():
+    tasks = {name: load_task(name) for name in suites.suites()["suite-v1"]}
+    cells = {name: {a for t, a in reference.cells("suite-v1") if t == name} for name in tasks}
+    for name, task in tasks.items():
+        if not task.definition.tripwire:
+            assert len(cells[name]) >= 8, f"{name} has only {sorted(cells[name])}"
+    for market, own in OWN.items():
+        there = set().union(*(cells[name] for name, task in tasks.items() if task.definition.market == market))
+        assert own & there, f"{market} lacks its paper's own algorithm"
