@@ -22,6 +22,7 @@ from .runs import Run
 
 CURVE = 6
 """Points of a learning curve beside the final score."""
+NOT_YET = "declared, but not run: the time for the reference runs was up; marketenvs benchmark goes on with it"
 NOT_DECLARED = "not among the reference runs (they fit two cores in hours); --algorithm NAME runs it"
 
 

@@ -262,8 +262,7 @@ def reference_board(suite: str) -> tuple[Board, dict[str, float]]:
 
     _, left, tasks = benchmark.plan(suite, algorithms=[], whatever_is_installed=True)
     left = {
-        t: {n: benchmark.NOT_DECLARED if why == "not asked for" else why for n, why in r.items()}
-        for t, r in left.items()
+        t: {n: benchmark.NOT_YET if why == "not asked for" else why for n, why in r.items()} for t, r in left.items()
     }
     board = collect(suite, Path(), [], left, tasks)
     cost = {"cells": 0.0, "runs": 0.0, "hours": 0.0}
