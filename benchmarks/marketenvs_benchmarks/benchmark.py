@@ -14,7 +14,7 @@ from typing import Any
 
 from marketenvs_baselines import ALGORITHMS
 
-from marketenvs.errors import InvalidParameter, UnknownName, nearest
+from marketenvs.errors import UnknownName, nearest
 from marketenvs.task import Task
 
 from . import boards, leaderboard, runs
@@ -118,10 +118,6 @@ def run(
 ) -> int:
     """Do what is missing and show it beside the reference results; returns the exit status (see :func:`.boards.run`)."""
     begun = time.perf_counter()
-    if keep and ray is not None:
-        raise InvalidParameter(
-            "--keep-policies works on this machine only (Ray workers give back results, not policies)"
-        )
     for name in [*(algorithms or ()), *learners]:
         runs.resolve_any(name)  # a wrong name is an error before anything is done
     wanted, left, loaded = plan(suite, tasks, algorithms, learners, seeds, budget, keep, curve)

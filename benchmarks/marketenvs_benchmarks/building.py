@@ -27,6 +27,7 @@ from marketenvs.scoring import play_round
 from marketenvs.task import Definition, Task, build_task, encode, load_task, write_text
 
 from . import suites
+from .orphans import end_with_parent
 
 BEST_CONSTANT, MYOPIC, EQUILIBRIUM = 0.8, 0.95, 0.99
 """Bounds of a task's floors: a constant must not win it, nor myopic play; the equilibrium must."""
@@ -260,7 +261,7 @@ def _build_all(names: list[str], folder: Path, report: Callable[[str], None], wo
 
     context = multiprocessing.get_context("spawn")
     with _single_threaded():
-        pool = ProcessPoolExecutor(min(workers, len(names)), context, initializer=_ignore_interrupt)
+        pool = ProcessPoolExecutor(min(workers, len(names)), context, initializer=_begin_worker)
         pending: dict[Future, str] = {pool.submit(build_one, name, str(folder)): name for name in names}
         try:
             while pending:
@@ -282,7 +283,8 @@ def _build_all(names: list[str], folder: Path, report: Callable[[str], None], wo
             pool.shutdown(wait=not built.interrupted, cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
+def _begin_worker() -> None:
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a finished file is always whole
 
 

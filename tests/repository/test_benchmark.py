@@ -294,7 +294,6 @@ def test_bad_input_is_refused_before_anything_is_done(tmp_path):
         (["benchmark", "quick", "--task", "bazar-grid"], "did you mean 'bazaar-grid'"),
         (["benchmark", "quick", "--algorithm", "q_lerning"], "did you mean 'q_learning'"),
         (["benchmark", "quick", "--learner", "nowhere_at_all:train"], "no module"),
-        (["benchmark", "quick", "--keep-policies", "--ray", "local"], "this machine only"),
     ):
         with pytest.raises(MarketEnvsError, match=message):
             call(*arguments, "--results", tmp_path / "out")
