@@ -127,6 +127,8 @@ class SelfPlay:
         self.networks: dict[str, dict[str, Network]] = {role: {} for role in self.market.roles}
         self.wandering: dict[str, float] = {}
         self.models: dict[str, Any] = {}
+        from stable_baselines3.common.logger import Logger
+
         self.progress, self.anneal = 0.0, anneal
         scale = dict(getattr(task, "scale", {})) or None
         for name, env in self._environments(self._cast(opponents), scale).items():
@@ -137,6 +139,8 @@ class SelfPlay:
                 more = {"gamma": given.get("gamma", 0.99)} | (dict(normalize) if isinstance(normalize, Mapping) else {})
                 env = VecNormalize(env, **more)
             model = sb3_class(algorithm)("MlpPolicy", env, seed=int(seed) & 0x7FFFFFFF, device="cpu", **given)
+            if model.tensorboard_log is None and model.verbose == 0:
+                model.set_logger(Logger(None, []))  # SB3's own would leave an empty folder in /tmp for every turn
             self._follow_progress(model)
             self.models[name] = model
         self.seed(seed)
