@@ -27,6 +27,8 @@ from marketenvs.errors import InvalidParameter
 from marketenvs.market import Market, Stage, State
 from marketenvs.policy import Policy
 
+from . import snapshot
+from .arrangement import in_segments, part_of
 from .registry import Algorithm
 from .run import Policies, Report
 
@@ -71,6 +73,23 @@ class Sessions(NamedTuple):
     converged: NDArray[np.bool_]
     periods: NDArray[np.int64]
     profit: Floats
+
+
+class _Play:
+    """Where the sessions are; see :class:`Sessions`.
+
+    Args:
+        q: first values.
+        state: first states.
+        streams: generators of the exploration.
+    """
+
+    def __init__(self, q: Floats, state: NDArray[np.int64], streams: list[np.random.Generator]):
+        self.q, self.greedy = q, q.argmax(-1).astype(np.int64)
+        self.state, self.streams = state, streams
+        self.changed = np.zeros(len(q), np.int64)  # period of the last change of greedy play
+        self.ended = np.full(len(q), -1, np.int64)
+        self.played = 0
 
 
 def run_sessions(
@@ -118,42 +137,34 @@ def run_sessions(
     start = [np.moveaxis(cube[:, i], i + 1, 1).reshape(len(cube), k, -1).mean(2) for i in range(n)]
     first = np.stack(start, 1) / (1 - settings.discount)
     q = np.broadcast_to(first[:, :, None, :], (sessions, n, states, k)).copy()
-    greedy = q.argmax(-1).astype(np.int64)
-    state = np.concatenate([rng.integers(0, states, size=each) for rng in streams])
-    changed = np.zeros(sessions, np.int64)  # period of the last change of greedy play
-    ended = np.full(sessions, -1, np.int64)
-    played = 0
-    while played < periods and np.any(ended < 0):
-        block = min(BLOCK, periods - played)
-        u = np.concatenate([rng.random((block, each, n)) for rng in streams], axis=1)
-        explore = np.exp(-settings.decay * np.arange(played, played + block))
-        live = np.flatnonzero(ended < 0)
-        if live.size == sessions:
-            advance(q, greedy, state, changed, u, explore, flat, settings.learning_rate, settings.discount, played)
-        else:
-            part = [q[live], greedy[live], state[live], changed[live]]
-            draws = np.ascontiguousarray(u[:, live])
-            own = flat if len(flat) == 1 else flat[live]
-            advance(
-                part[0],
-                part[1],
-                part[2],
-                part[3],
-                draws,
-                explore,
-                own,
-                settings.learning_rate,
-                settings.discount,
-                played,
-            )
-            q[live], greedy[live], state[live], changed[live] = part
-        played += block
-        settled = (ended < 0) & (played - changed >= settings.stable)
-        ended[settled] = played
-        if report is not None:
-            report(played)
-    profit = greedy_profit(greedy, state, flat, k)
-    return Sessions(q, state, ended >= 0, np.where(ended < 0, played, ended), profit)
+    at = _Play(q, np.concatenate([rng.integers(0, states, size=each) for rng in streams]), streams)
+    constants = (settings.learning_rate, settings.discount)
+
+    def blocks(begin: int, end: int) -> bool:
+        """Play until period ``end``; whether all sessions have converged."""
+        while at.played < end and np.any(at.ended < 0):
+            block = min(BLOCK, periods - at.played)
+            u = np.concatenate([rng.random((block, each, n)) for rng in at.streams], axis=1)
+            explore = np.exp(-settings.decay * np.arange(at.played, at.played + block))
+            live = np.flatnonzero(at.ended < 0)
+            if live.size == sessions:
+                advance(at.q, at.greedy, at.state, at.changed, u, explore, flat, *constants, at.played)
+            else:
+                part = at.q[live], at.greedy[live], at.state[live], at.changed[live]
+                own = flat if len(flat) == 1 else flat[live]
+                advance(*part, np.ascontiguousarray(u[:, live]), explore, own, *constants, at.played)
+                at.q[live], at.greedy[live], at.state[live], at.changed[live] = part
+            at.played += block
+            settled = (at.ended < 0) & (at.played - at.changed >= settings.stable)
+            at.ended[settled] = at.played
+            if report is not None:
+                report(at.played)
+        return not np.any(at.ended < 0)
+
+    about = {"sessions": sessions, "seeds": repr(seed), "settings": repr(settings)}
+    in_segments(periods, part_of(periods, BLOCK), about, blocks, *snapshot.keeper(at))
+    profit = greedy_profit(at.greedy, at.state, flat, k)
+    return Sessions(at.q, at.state, at.ended >= 0, np.where(at.ended < 0, at.played, at.ended), profit)
 
 
 def _advance(
@@ -389,7 +400,7 @@ def train_many(
         seeds: One run each.
         budget: Periods of a run at most, shared equally by its sessions. Where a session has less than a million,
             exploration falls faster than published, to the same ``exp(-4)`` at its end.
-        report: Told at the end.
+        report: Told after every thousand periods, and at the end.
         markets: Where costs or qualities differ by market: training markets of a run, each with its own session; play
             is by the most similar one.
 
@@ -411,7 +422,8 @@ def train_many(
         )
         table = payoff_tables(market, state)
     streams = [x for seed in seeds for x in ([int(seed)] if each == 1 else [(int(seed), r) for r in range(each)])]
-    found = run_sessions(table, len(streams), periods, settings, seed=streams)
+    told = None if report is None else lambda played: report(min(budget, played * each))
+    found = run_sessions(table, len(streams), periods, settings, seed=streams, report=told)
     play = found.q.argmax(-1).reshape(len(seeds), each, n, -1)
     types = None
     if state is not None:

@@ -27,6 +27,8 @@ from marketenvs.errors import InvalidParameter, UnknownName, nearest
 from marketenvs.market import Market, State
 from marketenvs.solution.search import stage_bounds
 
+from . import snapshot
+from .arrangement import in_segments
 from .best_constant import StageConstant
 from .registry import Algorithm
 from .run import Policies, Report, role_seed
@@ -193,6 +195,13 @@ def _operators() -> tuple[Any, Any, Any]:
     return Blend(), Gauss(), Elites(filter_infeasible=False)
 
 
+class _Found:
+    """The roles' policies so far."""
+
+    def __init__(self) -> None:
+        self.policies: Policies = {}
+
+
 def train(task: Any, seed: int, budget: int, report: Report | None = None) -> Policies:
     """Every role plays its own part of its own one-sided optimum, as a constant (what the paper's Fig. 8a compares).
 
@@ -200,18 +209,25 @@ def train(task: Any, seed: int, budget: int, report: Report | None = None) -> Po
     """
     market = task.make_market()
     state = market.reset(seed=role_seed([seed], "genetic"), batch=TRAIN_MARKETS, split="train")
-    share = budget // len(market.roles)
+    share = max(1, budget // len(market.roles))
     generations = max(1, min(GENERATIONS, (share // TRAIN_MARKETS - POPULATION) // (POPULATION - ELITES)))
-    policies: Policies = {}
-    for number, role in enumerate(market.roles):
+    found = _Found()
 
-        def counted(rounds: int, policies: Any = None, metrics: Any = None, before: int = number * share) -> None:
-            if report is not None:
-                report(min(budget, before + rounds * TRAIN_MARKETS))
+    def search(first: int, last: int) -> None:
+        for role in list(market.roles)[first // share : last // share]:
 
-        best = one_sided_optimum(market, state, role, generations=generations, seed=seed, report=counted)
-        policies[role] = StageConstant({name: best.positions[name] for name in market.stages_of[role]})
-    return policies
+            def counted(
+                rounds: int, policies: Any = None, metrics: Any = None, before: int = len(found.policies)
+            ) -> None:
+                if report is not None:
+                    report(min(budget, before * share + rounds * TRAIN_MARKETS))
+
+            best = one_sided_optimum(market, state, role, generations=generations, seed=seed, report=counted)
+            found.policies[role] = StageConstant({name: best.positions[name] for name in market.stages_of[role]})
+
+    about = {"market": market.id, "seeds": [int(seed)]}
+    in_segments(share * len(market.roles), share, about, search, *snapshot.keeper(found))
+    return found.policies
 
 
 ALGORITHM = Algorithm(

@@ -32,6 +32,8 @@ from marketenvs.errors import InvalidParameter, NotOffered
 from marketenvs.market import Market, Stage, State
 from marketenvs.policy import EquilibriumPolicy, Policy
 
+from . import snapshot
+from .arrangement import in_segments, part_of
 from .registry import Algorithm
 from .run import Policies, Report, episode_seeds, ticks
 
@@ -353,6 +355,14 @@ class Learner:
 # ---------------------------------------------------------------- training
 
 
+class _Game:
+    """The learner, where its markets are, and what they show before anybody has moved."""
+
+    def __init__(self, learner: Learner, state: State):
+        self.learner, self.state = learner, state
+        self.blank = _observed(learner.market, state)
+
+
 def train_many(
     task: Any,
     seeds: Sequence[int],
@@ -382,24 +392,29 @@ def train_many(
     learner = Learner(market, seeds, owner, config, getattr(task, "scale", {}))
     marks = ticks(budget) if report is not None else frozenset()
     horizon = market.params.horizon
-    state = _grouped(learner, market.reset(episode_seeds(seeds, 0)), 1.0)
-    blank = _observed(market, state)
-    for t in range(budget):
-        share = t / max(1, budget - 1)
-        noise = None if t < config.warmup else (1 - share) * config.noise[0] + share * config.noise[1]
-        state, obs, acts, payoffs = _round(market, learner, state, blank, noise)
-        state = _grouped(learner, state, 1.0 if t < config.warmup else max(0.1, 1.0 - share))
-        after = _observed(market, state)
-        pay = {role: np.asarray(x) / s for (role, x), s in zip(payoffs.items(), _units(learner, payoffs), strict=True)}
-        learner.remember(obs, acts, _rewards(learner, pay), after[: len(obs)])
-        blank = after
-        if (t + 1) % horizon == 0 and t + 1 < budget:
-            state = _grouped(learner, market.reset(episode_seeds(seeds, (t + 1) // horizon)), 0.5)
-            blank = _observed(market, state)
-        if t >= config.warmup and t % config.train_every == 0:
-            learner.update()
-        if t + 1 in marks and report is not None:
-            report(t + 1, learner.policies, {f"payoff_{role}": x.mean(axis=1) for role, x in payoffs.items()})
+    game = _Game(learner, _grouped(learner, market.reset(episode_seeds(seeds, 0)), 1.0))
+
+    def rounds(first: int, last: int) -> None:
+        for t in range(first, last):
+            share = t / max(1, budget - 1)
+            noise = None if t < config.warmup else (1 - share) * config.noise[0] + share * config.noise[1]
+            state, obs, acts, payoffs = _round(market, learner, game.state, game.blank, noise)
+            state = _grouped(learner, state, 1.0 if t < config.warmup else max(0.1, 1.0 - share))
+            after = _observed(market, state)
+            units = _units(learner, payoffs)
+            pay = {role: np.asarray(x) / s for (role, x), s in zip(payoffs.items(), units, strict=True)}
+            learner.remember(obs, acts, _rewards(learner, pay), after[: len(obs)])
+            if (t + 1) % horizon == 0 and t + 1 < budget:
+                state = _grouped(learner, market.reset(episode_seeds(seeds, (t + 1) // horizon)), 0.5)
+                after = _observed(market, state)
+            game.state, game.blank = state, after
+            if t >= config.warmup and t % config.train_every == 0:
+                learner.update()
+            if t + 1 in marks and report is not None:
+                report(t + 1, learner.policies, {f"payoff_{role}": x.mean(axis=1) for role, x in payoffs.items()})
+
+    about = {"market": market.id, "owner": owner, "seeds": [int(s) for s in seeds], "config": repr(config)}
+    in_segments(budget, part_of(budget), about, rounds, *snapshot.keeper(game))
     return learner.policies()
 
 

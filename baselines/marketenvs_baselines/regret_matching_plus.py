@@ -19,6 +19,8 @@ from marketenvs.market import Market, Stage, State
 from marketenvs.policy import EquilibriumPolicy, Policy
 from marketenvs.strategy import Samples, Strategy
 
+from . import snapshot
+from .arrangement import in_segments, part_of
 from .registry import Algorithm
 from .run import Policies, Report, ticks
 
@@ -62,6 +64,13 @@ class FixedMixture(Policy):
         return cls(arrays["levels"], arrays["chance"])
 
 
+class _Tables:
+    """What the runs have learned: regrets and weighted sums of their mixtures, (runs, sellers, levels)."""
+
+    def __init__(self, regret: np.ndarray):
+        self.regret, self.total = regret, np.zeros_like(regret)
+
+
 def train_many(task: Any, seeds: Sequence[int], budget: int, report: Report | None = None) -> list[Policies]:
     """Self-play from a random start per seed; one step of both sellers is one round."""
     from marketenvs.markets.coalition_trading.price_stage import payoff_matrices
@@ -74,22 +83,26 @@ def train_many(task: Any, seeds: Sequence[int], budget: int, report: Report | No
     levels = v.low[:, None] + (v.high - v.low)[:, None] * np.arange(count) / (count - 1)
     first, second = (x[0] for x in payoff_matrices(market, v, levels, units_of(market, state, v)))
     rng = [np.random.default_rng(int(s)) for s in seeds]
-    regret = np.stack([g.random((2, count)) for g in rng])  # (runs, sellers, levels)
-    total = np.zeros_like(regret)
+    tables = _Tables(np.stack([g.random((2, count)) for g in rng]))
     marks = ticks(budget) if report is not None else frozenset()
 
     def now() -> list[Policies]:
-        mean = total / total.sum(axis=2, keepdims=True)
+        mean = tables.total / tables.total.sum(axis=2, keepdims=True)
         return [{"seller": FixedMixture(levels[0], m.T), "buyer": EquilibriumPolicy()} for m in mean]
 
-    for step in range(1, budget + 1):
-        mass = regret.sum(axis=2, keepdims=True)
-        chance = np.where(mass > 0, regret / np.where(mass > 0, mass, 1.0), 1.0 / count)
-        total += step * chance
-        worth = np.stack([chance[:, 1] @ first.T, chance[:, 0] @ second], axis=1)
-        regret = np.maximum(regret + worth - np.sum(worth * chance, axis=2, keepdims=True), 0.0)
-        if step in marks and report is not None:
-            report(step, now, {"profit": np.sum(worth * chance, axis=2).mean(axis=1)})
+    def steps(begin: int, end: int) -> None:
+        for step in range(begin + 1, end + 1):
+            regret = tables.regret
+            mass = regret.sum(axis=2, keepdims=True)
+            chance = np.where(mass > 0, regret / np.where(mass > 0, mass, 1.0), 1.0 / count)
+            tables.total += step * chance
+            worth = np.stack([chance[:, 1] @ first.T, chance[:, 0] @ second], axis=1)
+            tables.regret = np.maximum(regret + worth - np.sum(worth * chance, axis=2, keepdims=True), 0.0)
+            if step in marks and report is not None:
+                report(step, now, {"profit": np.sum(worth * chance, axis=2).mean(axis=1)})
+
+    about = {"market": market.id, "seeds": [int(s) for s in seeds]}
+    in_segments(budget, part_of(budget), about, steps, *snapshot.keeper(tables))
     return now()
 
 

@@ -28,8 +28,7 @@ from marketenvs.market import Market, Stage, State
 from marketenvs.policy import Transition, decide
 
 from . import snapshot
-from .arrangement import PARTS, Arrangement, current
-from .checkpoints import Segments
+from .arrangement import Arrangement, current, in_segments, part_of
 
 Policies = dict[str, Any]
 """Role -> policy."""
@@ -159,7 +158,6 @@ def play(
         InvalidAction: A policy returned NaN, infinity or a wrong shape; the message names the role.
     """
     how = current() or Arrangement()
-    how.plays, how.resumed = how.plays + 1, 0
     if how.only is not None:
         policies = {role: p if role == how.only else how.opponents[role] for role, p in policies.items()}
     run = _Run(market, policies, rounds, seeds, split, keep, tail, episode, how.only)
@@ -173,18 +171,11 @@ def play(
                 assert report is not None
                 report(t + 1, run.policies_now, run.means())
 
-    if how.checkpoint is None or not run.can_be_kept():
+    if how.checkpoint is not None and not run.can_be_kept():
         play_rounds(0, rounds)
     else:
-        part = run.horizon * max(1, -(-rounds // (PARTS * run.horizon)))
-        key = {"training": how.key, "market": market.id, "seeds": run.seeds, "call": how.plays}
-        with Segments(rounds, part, how.checkpoint / f"play-{how.plays}", key, 0) as segments:
-            if segments.last is not None:
-                how.resumed = segments.resumed
-                run.load(segments.last, segments.resumed)
-            for segment in segments:
-                play_rounds(segment.first, segment.last)
-                segment.commit(run.save)
+        about = {"market": market.id, "seeds": run.seeds}
+        in_segments(rounds, part_of(rounds, run.horizon), about, play_rounds, run.save, run.load)
     return run.record(time.perf_counter() - start)
 
 

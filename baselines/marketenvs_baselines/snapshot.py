@@ -15,7 +15,7 @@ import functools
 import json
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,18 @@ def load(folder: Path, value: Any) -> Any:
         raise InvalidParameter(
             f"the state in {folder} does not fit this learner: {type(error).__name__}: {error}"
         ) from error
+
+
+def keeper(value: Any) -> tuple[Callable[[Path], None], Callable[[Path, int], None]]:
+    """``save`` and ``load`` for :func:`~marketenvs_baselines.arrangement.in_segments`, which fills the same object again."""
+
+    def write(folder: Path) -> None:
+        save(folder, value)
+
+    def read(folder: Path, played: int) -> None:
+        load(folder, value)
+
+    return write, read
 
 
 def _modules(value: Any) -> set[str]:

@@ -93,6 +93,14 @@ def plays_rounds(algorithm: Any) -> bool:
     return any(getattr(module, name, None) is function for name, function in ours.items())
 
 
+def keeps_segments(algorithm: Any) -> bool:
+    """Whether the algorithm trains through ``arrangement.in_segments`` by itself, as its module shows."""
+    from marketenvs_baselines.arrangement import in_segments
+
+    module = sys.modules.get(inspect.unwrap(function_of(algorithm)).__module__)
+    return getattr(module, "in_segments", None) is in_segments
+
+
 def find_task(name: str, folder: Path) -> Task:
     """A task by name or file; for a market id, a small task of its default preset, built once and kept in the folder.
 
@@ -278,6 +286,7 @@ def train(
     arranges = plays_rounds(algorithm)
     if role is not None and not single and not arranges:
         raise NotOffered(f"{learner} cannot train one role alone: leave --role out, or take sb3:..., rllib:... or dqn")
+    keeps = arranges or keeps_segments(algorithm)
     others = cast(market, role, opponents or "equilibrium")
     seed = seed if seed is not None else content.get("seed", 0)
     rounds = budget if budget is not None else content.get("budget", algorithm.quick_budget)
@@ -296,12 +305,12 @@ def train(
         chosen.setdefault("tensorboard", str(place / "tensorboard"))
     if role is not None and single:
         chosen |= {"only": role, "opponents": others}
-    if "checkpoint" not in parameters and not arranges:
+    if "checkpoint" not in parameters and not keeps:
         console.print(f"{learner} keeps no checkpoints: killed, it begins anew", highlight=False)
     elif any(kept.rglob("segment-*")):
         console.print(f"going on from {kept}", highlight=False, soft_wrap=True)
     alone = None if single else role
-    arrangement = arranged(kept, setting, alone, others) if arranges else contextlib.nullcontext()
+    arrangement = arranged(kept, setting, alone, others) if keeps else contextlib.nullcontext()
     with bar_of(console, f"{learner} on {task.name}", rounds) as report, arrangement:
         try:
             if algorithm.train_many is not None:

@@ -20,10 +20,19 @@ from .tasks import FakeTask
 GRID = "pb_marl pga_app giga_wolf q_learning minimax_q bandit dqn double_dqn dueling_dqn double_dueling_dqn"
 SLICING = "federated_ddpg independent_ddpg central_ddpg shared_ddpg madqn dt_mafl"
 SPECTRUM = "qpml qpml_independent exp3 regret_matching"
-FAST = "pb_marl q_learning minimax_q bandit double_dueling_dqn"
+FAST = "pb_marl q_learning minimax_q bandit double_dueling_dqn sa_ddpg_system genetic calvano_q regret_matching_plus"
 CASES = [("AIBazaar-v0", "grid", name, {"n_consumers": 3, "horizon": 10}) for name in GRID.split()]
 CASES += [("FederatedSlicing-v0", None, name, {}) for name in SLICING.split()]
 CASES += [("SpectrumBertrand-v0", None, name, {"horizon": 20}) for name in SPECTRUM.split()]
+OWN_LOOPS = [
+    ("CoalitionTrading-v0", "default", "maddpg", {"horizon": 50}),
+    ("CoalitionTrading-v0", "default", "sa_ddpg", {"horizon": 50}),
+    ("CoalitionTrading-v0", "default", "sa_ddpg_system", {"horizon": 50}),
+    ("CoalitionTrading-v0", "grid", "regret_matching_plus", {"horizon": 100}),
+    ("AIBazaar-v0", "default", "genetic", {"horizon": 1000}),
+    ("SpectrumBertrand-v0", "calvano", "calvano_q", {"horizon": 10_000}),
+]
+CASES += OWN_LOOPS
 SEEDS = [1, 2]
 
 
@@ -56,17 +65,18 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(id, preset, name, params, t
     if reason is not None:
         pytest.skip(reason)
     rounds = 6 * market.params.horizon
-    whole = algorithm.run(made, SEEDS, rounds)
+    seeds = SEEDS if algorithm.train_many is not None else SEEDS[:1]
+    whole = algorithm.run(made, seeds, rounds)
 
     def kill(done, *rest):
         if done >= 0.6 * rounds:
             raise Killed
 
     with arranged(tmp_path, {"seed": 1}), pytest.raises(Killed):
-        algorithm.run(made, SEEDS, rounds, kill)
+        algorithm.run(made, seeds, rounds, kill)
     seen = []
     with arranged(tmp_path, {"seed": 1}) as how:
-        again = algorithm.run(made, SEEDS, rounds, lambda done, *rest: seen.append(done))
+        again = algorithm.run(made, seeds, rounds, lambda done, *rest: seen.append(done))
     assert how.resumed >= 0.4 * rounds
     assert seen[0] > how.resumed
     for a, b in zip(whole, again, strict=True):
@@ -75,7 +85,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(id, preset, name, params, t
         for key, value in a.items():
             np.testing.assert_array_equal(b[key], value, err_msg=str(key))
     with arranged(tmp_path, {"seed": 2}) as how:
-        algorithm.run(made, SEEDS, rounds)
+        algorithm.run(made, seeds, rounds)
     assert how.resumed == 0, "another training's state is not used"
 
 

@@ -32,6 +32,7 @@ def tasks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tasks")
     for name, preset in (("grid", "grid"), ("fixed", None)):
         small_task(preset=preset, n_consumers=2, horizon=10).save(folder / f"{name}.json")
+    small_task("SpectrumBertrand-v0", preset="calvano").save(folder / "calvano.json")
     return folder
 
 
@@ -52,8 +53,10 @@ KILLED = {
     "sb3:maskableppo": ("grid", 6_000, "{schedule: simultaneous, normalize: true, markets: 16, rounds: 4, every: 512}"),
     "q_learning": ("grid", 20_000, "{}"),
     "dqn": ("grid", 4_000, "{}"),
+    "maddpg": ("fixed", 1_500, "{}"),
+    "calvano_q": ("calvano", 400_000, "{}"),
 }
-SLOW = ("sb3:sac", "sb3:maskableppo", "dqn")
+SLOW = ("sb3:sac", "sb3:maskableppo", "dqn", "maddpg", "calvano_q")
 
 
 def interrupted(command, folder, after=2):
