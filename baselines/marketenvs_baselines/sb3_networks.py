@@ -16,15 +16,23 @@ from .network import Network, Standardizer
 
 COUNTERS = ("num_timesteps", "_n_updates", "_n_calls", "_episode_num")
 """What SB3 counts besides its weights: TD3's delayed actor and DQN's target updates depend on it."""
+RESTRAINT = 0.05
+"""Default of ``policy_kwargs["restraint"]`` of TD3 and DDPG, see :func:`restrained`."""
 REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
 def sb3_class(name: str) -> Any:
-    """The class of that name in Stable-Baselines3 or sb3-contrib (DQN: :func:`batch_dqn`); raises ``NotOffered``."""
+    """The class of that name in Stable-Baselines3 or sb3-contrib; :func:`batch_dqn` and :func:`restrained` are what differs here.
+
+    Raises:
+        NotOffered: Neither has it.
+    """
     import stable_baselines3
 
     if name == "DQN":
         return batch_dqn()
+    if name in ("TD3", "DDPG"):
+        return restrained(name)
     if hasattr(stable_baselines3, name):
         return getattr(stable_baselines3, name)
     try:
@@ -57,6 +65,49 @@ def batch_dqn() -> Any:
             return np.where(coin < self.exploration_rate, anywhere, action), state
 
     return BatchDQN
+
+
+@functools.cache
+def restrained(name: str) -> Any:
+    """SB3's TD3 or DDPG with a penalty on what the actor puts into its tanh: ``restraint / 2`` times the square.
+
+    While the other role still learns, the best price looks like the highest. The actor runs there within a few updates, its tanh
+    is flat in float32, and it never comes back. The penalty (as in the MADDPG code of R. Lowe et al., NeurIPS 2017) keeps
+    it where the gradient is felt. ``policy_kwargs={"restraint": 0.0}`` is SB3's own actor.
+    """
+    import stable_baselines3
+    import torch
+    from stable_baselines3.td3.policies import Actor, TD3Policy
+
+    class RestrainedActor(Actor):
+        """Adds the gradient of the penalty's mean over the batch on the way back."""
+
+        restraint = 0.0
+
+        def forward(self, obs: Any) -> Any:
+            raw = self.mu[:-1](self.extract_features(obs, self.features_extractor))
+            if raw.requires_grad:
+                penalty = self.restraint * raw.detach() / len(raw)
+                raw.register_hook(lambda gradient: gradient + penalty)
+            return torch.tanh(raw)
+
+    class RestrainedPolicy(TD3Policy):
+        """TD3's policy with a restrained actor."""
+
+        def __init__(self, *args: Any, restraint: float = RESTRAINT, **more: Any):
+            if not 0 <= restraint < float("inf"):
+                raise InvalidParameter(f"restraint must be a number >= 0, got {restraint!r}")
+            self.restraint = restraint
+            super().__init__(*args, **more)
+
+        def make_actor(self, features_extractor: Any = None) -> Any:
+            actor = RestrainedActor(**self._update_features_extractor(self.actor_kwargs, features_extractor))
+            actor.restraint = self.restraint
+            return actor.to(self.device)
+
+    base = getattr(stable_baselines3, name)
+    aliases = {**base.policy_aliases, "MlpPolicy": RestrainedPolicy}
+    return type(f"Restrained{name}", (base,), {"policy_aliases": aliases, "__doc__": restrained.__doc__})
 
 
 def why_not(algorithm: str, stage: Stage) -> str | None:

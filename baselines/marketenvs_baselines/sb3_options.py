@@ -34,22 +34,29 @@ def check_options(algorithm: str, train: Callable[..., Any], options: Mapping[st
         raise UnknownName(f"unknown schedule {schedule!r}; {nearest(schedule, SCHEDULES)}")
     settings = _mapping("settings", options.get("settings"))
     cls = sb3_class(algorithm)
-    check_names(f"{algorithm} (settings)", settings, cls.__init__)
+    check_names(f"{algorithm} (settings)", settings, cls)
     inner = _mapping("settings: policy_kwargs", settings.get("policy_kwargs"))
-    check_names(f"{algorithm}'s policy (policy_kwargs)", inner, cls.policy_aliases["MlpPolicy"].__init__)
+    check_names(f"{algorithm}'s policy (policy_kwargs)", inner, cls.policy_aliases["MlpPolicy"])
     activation(inner.get("activation_fn"))
     normalize = options.get("normalize")
     if isinstance(normalize, Mapping):
         from stable_baselines3.common.vec_env import VecNormalize
 
-        check_names("VecNormalize (normalize)", normalize, VecNormalize.__init__)
+        check_names("VecNormalize (normalize)", normalize, VecNormalize)
     elif not isinstance(normalize, (bool, type(None))):
         raise InvalidParameter(f"normalize must be true, false or VecNormalize's arguments, got {normalize!r}")
 
 
 def check_names(owner: str, given: Mapping[str, Any], function: Any) -> None:
-    """Raise ``UnknownName`` unless the function takes all these keyword arguments."""
-    known = [name for name in inspect.signature(function).parameters if name not in RESERVED]
+    """Raise ``UnknownName`` unless the function (or constructor of the class) takes all these keyword arguments."""
+    classes = function.__mro__[:-1] if inspect.isclass(function) else ()
+    known: list[str] = []
+    for each in [vars(c)["__init__"] for c in classes if "__init__" in vars(c)] or [function]:
+        parameters = inspect.signature(each).parameters
+        various = [n for n, p in parameters.items() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        known += [n for n in parameters if n not in (*RESERVED, *various, *known)]
+        if not various:  # else a constructor hands what it does not name itself to its base class's
+            break
     for name in given:
         if name not in known:
             raise UnknownName(f"{owner} has no option {name!r}; {nearest(str(name), known)}")

@@ -46,9 +46,8 @@ def sac(env: Any, rounds: int) -> dict[str, Any]:
 def noisy(env: Any, rounds: int) -> dict[str, Any]:
     """TD3 and DDPG: Gaussian noise of a tenth of the action range, drawn for all environments at once.
 
-    On AI-Bazaar the provider's actor runs into the price cap within the first turns and stays there (its tanh is
-    saturated): other rates, turn orders and noise over the whole range did not help, and the last one cost the
-    consumers theirs. SAC and PPO do not share this.
+    Their actors are restrained (:func:`~marketenvs_baselines.sb3_networks.restrained`): SB3's own run into the price cap within
+    the first turns and stay there. Other rates, turn orders, weight decay and noise over the whole range did not help.
     """
     import numpy as np
     from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise

@@ -322,3 +322,47 @@ print([m for m in ("torch", "stable_baselines3") if m in sys.modules])
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["TD3", "DDPG"])
+def test_a_restrained_actor_feels_the_penalty_and_leaves_the_bound(name):
+    """Its gradient is that of loss + restraint / 2 * raw^2; SB3's own actor stays where its tanh is flat."""
+    import torch
+    from marketenvs_baselines.sb3_networks import sb3_class
+
+    from marketenvs.sb3 import MarketVecEnv
+
+    env = MarketVecEnv("AIBazaar-v0", "provider", 4, seed=0)
+
+    def actor_of(restraint):
+        kwargs = {"net_arch": [8], "restraint": restraint}
+        return sb3_class(name)("MlpPolicy", env, seed=0, policy_kwargs=kwargs).policy.actor
+
+    obs = torch.as_tensor(env.reset())
+    mine, plain = actor_of(0.3), actor_of(0.0)
+    (-mine(obs).mean()).backward()
+    raw = plain.mu[:-1](obs)
+    (-torch.tanh(raw).mean() + 0.15 * (raw**2).mean()).backward()
+    for a, b in zip(mine.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    for actor, free in ((mine, True), (actor_of(0.0), False)):
+        with torch.no_grad():
+            actor.mu[-2].bias.fill_(30.0)
+        optimizer = torch.optim.Adam(actor.parameters(), 0.05)
+        for _ in range(600):
+            loss = ((actor(obs) - 0.2) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert (abs(float(actor(obs).mean().detach()) - 0.2) < 0.2) is free
+
+
+def test_options_of_constructors_that_hand_on_theirs_are_known_by_name():
+    algorithm = ALGORITHMS["sb3_td3"]
+
+    def settings(**policy):
+        return {"settings": {"policy_kwargs": policy}}
+
+    algorithm.check(settings(restraint=0.1, net_arch=[8]))
+    with pytest.raises(UnknownName, match="did you mean 'restraint'"):
+        algorithm.check(settings(restrain=0.1))
