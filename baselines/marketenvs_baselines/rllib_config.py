@@ -58,10 +58,12 @@ def settings_of(kind: str, rows: int) -> dict[str, Any]:
         return {**common, "entropy_coeff": 0.0, "vf_loss_coeff": 0.5, "grad_clip": 0.5, **more}
     buffer = {"type": "MultiAgentEpisodeReplayBuffer", "capacity": 100_000}  # the default one fails with several agents
     replay = {"replay_buffer_config": buffer, "train_batch_size_per_learner": 256}
+    bandit = {"gamma": 0.0}  # what an action earns is known at the end of its round; bootstrapping adds its error only
     if kind == "DQN":
         return {
             **common,
             **replay,
+            **bandit,
             "dueling": True,
             "double_q": True,
             "num_atoms": 1,
@@ -72,7 +74,7 @@ def settings_of(kind: str, rows: int) -> dict[str, Any]:
         }
     return {
         **replay,
-        "gamma": 0.9,
+        **bandit,
         "actor_lr": 1e-3,
         "critic_lr": 1e-3,
         "alpha_lr": 1e-3,
@@ -128,7 +130,7 @@ def build_config(
         market: The market.
         seed: Seed of networks, exploration and markets.
         markets: Markets that each env runner plays side by side.
-        rounds: Rounds of each market in one iteration; default: 32, or 1 with a replay buffer.
+        rounds: Rounds of each market in one iteration; default: 8, or 1 with a replay buffer.
         hidden: Widths of the hidden layers.
         settings: Keyword arguments of ``config.training`` that replace defaults.
         env_runners: Remote env runners; 0 samples in this process.
@@ -167,7 +169,7 @@ def build_config(
     reason = why_not(kind, market, only)
     if reason is not None:
         raise NotOffered(reason)
-    rounds = (1 if kind in ("DQN", "SAC") else 32) if rounds is None else rounds
+    rounds = (1 if kind in ("DQN", "SAC") else 8) if rounds is None else rounds
     if markets < 1 or rounds < 1:
         raise InvalidParameter(f"markets and rounds must be positive, got {markets} and {rounds}")
     register_env(ENVIRONMENT, lambda context: MarketMultiAgentEnv(**context))

@@ -14,6 +14,7 @@ too, but two of their runs are never equal to the last digit.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import pickle
 import random
@@ -226,47 +227,14 @@ def restore(algorithm: Any, folder: Path) -> None:
 
 
 def _trainer(kind: str) -> Callable[..., Policies]:
-    def train(
-        task: Any,
-        seed: int,
-        budget: int,
-        report: Report | None = None,
-        *,
-        markets: int = 64,
-        rounds: int | None = None,
-        hidden: tuple[int, ...] = (64, 64),
-        settings: Mapping[str, Any] | None = None,
-        env_runners: int = 0,
-        checkpoint: str | os.PathLike[str] | None = None,
-        every: int | None = None,
-        patience: int | None = None,
-        policies: str = "role",
-        only: str | None = None,
-        opponents: Any = "equilibrium",
-        tensorboard: str | os.PathLike[str] | None = None,
-        log_every: int | None = None,
-    ) -> Policies:
-        return train_rllib(
-            kind,
-            task,
-            seed,
-            budget,
-            report,
-            markets=markets,
-            rounds=rounds,
-            hidden=hidden,
-            settings=settings,
-            env_runners=env_runners,
-            checkpoint=checkpoint,
-            every=every,
-            patience=patience,
-            policies=policies,
-            only=only,
-            opponents=opponents,
-            tensorboard=tensorboard,
-            log_every=log_every,
-        )
+    """:func:`train_rllib` of one kind, with the same options."""
 
+    @functools.wraps(train_rllib)
+    def train(*given: Any, **options: Any) -> Policies:
+        return train_rllib(kind, *given, **options)
+
+    whole = inspect.signature(train_rllib)
+    train.__signature__ = whole.replace(parameters=list(whole.parameters.values())[1:])  # type: ignore[attr-defined]
     train.__doc__ = f"RLlib's {kind} on all roles; see :func:`train_rllib`."
     return train
 

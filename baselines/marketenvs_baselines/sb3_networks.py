@@ -16,8 +16,8 @@ from .network import Network, Standardizer
 
 COUNTERS = ("num_timesteps", "_n_updates", "_n_calls", "_episode_num")
 """What SB3 counts besides its weights: TD3's delayed actor and DQN's target updates depend on it."""
-RESTRAINT = 0.05
-"""Default of ``policy_kwargs["restraint"]`` of TD3 and DDPG, see :func:`restrained`."""
+RESTRAINT = {"TD3": 0.05, "DDPG": 0.05, "PPO": 3.0, "A2C": 3.0}
+"""Defaults of ``policy_kwargs["restraint"]``, see :func:`restrained`."""
 REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -31,7 +31,7 @@ def sb3_class(name: str) -> Any:
 
     if name == "DQN":
         return batch_dqn()
-    if name in ("TD3", "DDPG"):
+    if name in RESTRAINT:
         return restrained(name)
     if hasattr(stable_baselines3, name):
         return getattr(stable_baselines3, name)
@@ -69,35 +69,37 @@ def batch_dqn() -> Any:
 
 @functools.cache
 def restrained(name: str) -> Any:
-    """SB3's TD3 or DDPG with a penalty on what the actor puts into its tanh: ``restraint / 2`` times the square.
+    """SB3's PPO, A2C, TD3 or DDPG whose actors pay for going where no gradient leads back.
 
-    While the other role still learns, the best price looks like the highest. The actor runs there within a few updates, its tanh
-    is flat in float32, and it never comes back. The penalty (as in the MADDPG code of R. Lowe et al., NeurIPS 2017) keeps
-    it where the gradient is felt. ``policy_kwargs={"restraint": 0.0}`` is SB3's own actor.
+    While the other roles still learn, the best price looks like the highest. The actor runs there within a few updates: the tanh
+    of TD3 and DDPG is flat in float32, and a Gaussian's mean leaves the action range, until all that it draws is cut to the
+    bound and earns the same. It never comes back. So TD3 and DDPG pay ``restraint / 2`` times the square of what goes into
+    the tanh (as in the MADDPG code of R. Lowe et al., NeurIPS 2017), PPO and A2C ``restraint / 2`` times the square of how
+    far the mean lies outside the range. ``policy_kwargs={"restraint": 0.0}`` is SB3's own actor.
     """
     import stable_baselines3
     import torch
+    from gymnasium import spaces
+    from stable_baselines3.common.policies import ActorCriticPolicy
     from stable_baselines3.td3.policies import Actor, TD3Policy
 
-    class RestrainedActor(Actor):
-        """Adds the gradient of the penalty's mean over the batch on the way back."""
+    def charge(values: Any, excess: Any, restraint: float) -> None:
+        """Add the gradient of the penalty's mean over the batch on the way back."""
+        if values.requires_grad and restraint > 0:
+            penalty = restraint * excess / len(values)
+            values.register_hook(lambda gradient: gradient + penalty)
 
+    class RestrainedActor(Actor):
         restraint = 0.0
 
         def forward(self, obs: Any) -> Any:
             raw = self.mu[:-1](self.extract_features(obs, self.features_extractor))
-            if raw.requires_grad:
-                penalty = self.restraint * raw.detach() / len(raw)
-                raw.register_hook(lambda gradient: gradient + penalty)
+            charge(raw, raw.detach(), self.restraint)
             return torch.tanh(raw)
 
     class RestrainedPolicy(TD3Policy):
-        """TD3's policy with a restrained actor."""
-
-        def __init__(self, *args: Any, restraint: float = RESTRAINT, **more: Any):
-            if not 0 <= restraint < float("inf"):
-                raise InvalidParameter(f"restraint must be a number >= 0, got {restraint!r}")
-            self.restraint = restraint
+        def __init__(self, *args: Any, restraint: float = RESTRAINT["TD3"], **more: Any):
+            self.restraint = _positive(restraint)
             super().__init__(*args, **more)
 
         def make_actor(self, features_extractor: Any = None) -> Any:
@@ -105,9 +107,31 @@ def restrained(name: str) -> Any:
             actor.restraint = self.restraint
             return actor.to(self.device)
 
+    class RestrainedGaussian(ActorCriticPolicy):
+        def __init__(self, *args: Any, restraint: float = RESTRAINT["PPO"], **more: Any):
+            self.restraint = _positive(restraint)
+            super().__init__(*args, **more)
+
+        def _build(self, lr_schedule: Any) -> None:
+            super()._build(lr_schedule)
+            if isinstance(self.action_space, spaces.Box):
+                low, high = (torch.as_tensor(b) for b in (self.action_space.low, self.action_space.high))
+
+                def beyond(module: Any, given: Any, mean: Any) -> None:
+                    charge(mean, mean.detach() - mean.detach().clamp(low, high), self.restraint)
+
+                self.action_net.register_forward_hook(beyond)
+
     base = getattr(stable_baselines3, name)
-    aliases = {**base.policy_aliases, "MlpPolicy": RestrainedPolicy}
+    policy = RestrainedGaussian if name in ("PPO", "A2C") else RestrainedPolicy
+    aliases = {**base.policy_aliases, "MlpPolicy": policy}
     return type(f"Restrained{name}", (base,), {"policy_aliases": aliases, "__doc__": restrained.__doc__})
+
+
+def _positive(restraint: float) -> float:
+    if not 0 <= restraint < float("inf"):
+        raise InvalidParameter(f"restraint must be a number >= 0, got {restraint!r}")
+    return restraint
 
 
 def why_not(algorithm: str, stage: Stage) -> str | None:

@@ -88,10 +88,10 @@ def maskable(env: Any, rounds: int) -> dict[str, Any]:
 _CONTRIB = ("stable_baselines3", "sb3_contrib")
 ALGORITHMS = (
     algorithm("A2C", a2c, "V. Mnih et al., ICML 2016", stochastic=True, heavy=True),
-    algorithm("SAC", sac, "T. Haarnoja et al., ICML 2018", actions=("continuous",), markets=64, heavy=True),
-    algorithm("TD3", noisy, "S. Fujimoto et al., ICML 2018", actions=("continuous",), markets=64, heavy=True),
-    algorithm("DDPG", noisy, "T. Lillicrap et al., ICLR 2016", actions=("continuous",), markets=64, heavy=True),
-    algorithm("DQN", dqn, "V. Mnih et al., Nature 518 (2015)", actions=("discrete",), markets=64, heavy=True),
+    algorithm("SAC", sac, "T. Haarnoja et al., ICML 2018", actions=("continuous",), heavy=True),
+    algorithm("TD3", noisy, "S. Fujimoto et al., ICML 2018", actions=("continuous",), heavy=True),
+    algorithm("DDPG", noisy, "T. Lillicrap et al., ICLR 2016", actions=("continuous",), heavy=True),
+    algorithm("DQN", dqn, "V. Mnih et al., Nature 518 (2015)", actions=("discrete",), heavy=True),
     algorithm(
         "MaskablePPO",
         maskable,

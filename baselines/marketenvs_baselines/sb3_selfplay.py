@@ -97,7 +97,7 @@ class SelfPlay:
         task: Any,
         seed: int,
         algorithm: str,
-        markets: int = 256,
+        markets: int = 64,
         rounds: int = 8,
         settings: Mapping[str, Any] | Callable[[Any, int], Mapping[str, Any]] | None = None,
         only: str | None = None,

@@ -36,7 +36,7 @@ def train_selfplay(
     budget: int,
     report: Report | None = None,
     *,
-    markets: int = 256,
+    markets: int = 64,
     rounds: int = 8,
     settings: Mapping[str, Any] | None = None,
     only: str | None = None,
@@ -167,7 +167,6 @@ def algorithm(
     citation: str,
     *,
     requires: tuple[str, ...] = ("stable_baselines3",),
-    markets: int = 256,
     **more: Any,
 ) -> Algorithm:
     """An SB3 class as an algorithm of the registry.
@@ -177,15 +176,13 @@ def algorithm(
         defaults: Its keyword arguments here.
         citation: Source.
         requires: Modules it needs.
-        markets: Markets played side by side, unless told otherwise: off-policy algorithms learn after every round, so
-            fewer markets mean more updates for the same rounds.
         **more: Other fields of :class:`~marketenvs_baselines.registry.Algorithm`.
     """
 
     @functools.wraps(train_selfplay)
     def train(task: Any, seed: int, budget: int, report: Report | None = None, **options: Any) -> Policies:
         check_options(name, train_selfplay, options)
-        return train_selfplay(name, defaults, task, seed, budget, report, **{"markets": markets, **options})
+        return train_selfplay(name, defaults, task, seed, budget, report, **options)
 
     signature = inspect.signature(train_selfplay)
     taken = [p for k, p in signature.parameters.items() if k not in ("algorithm", "defaults")]

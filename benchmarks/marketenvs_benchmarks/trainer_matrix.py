@@ -39,12 +39,22 @@ PRESETS: dict[str, tuple[str, ...]] = {
 }
 """The presets that a trainer is tried on, in this order: it gets the first that it can play."""
 PLAN = Plan(markets=8, prefixes=4, warm_up=2, draws=32)
-ROUNDS = 8_000
+TASK_ROUNDS = 8_000
+"""The budget that the tasks name. It is part of their hash; what trainers get is below."""
+ROUNDS = 32_000
 """Budget of SB3 and RLlib in market rounds: they play many markets side by side."""
-OWN_ROUNDS = 2_000
+OWN_ROUNDS = 10_000
 """Budget of our own learners, which play one market for every seed, round after round."""
-COSTLY = {"rllib_dqn": 1_000, "rllib_sac": 1_000}
-"""Trainers that get less: a round costs RLlib's replay learners thirty times what it costs its PPO."""
+COSTLY = {
+    "rllib_ppo": 16_000,
+    "rllib_dqn": 4_000,
+    "rllib_sac": 4_000,
+    "minimax_q": 2_000,
+    "maddpg": 2_000,
+    "sa_ddpg": 2_000,
+    "sa_ddpg_system": 2_000,
+}
+"""Trainers that get less: a round costs them up to a hundred times what it costs the others of their kind."""
 SEEDS = 10
 FRAMEWORK_SEEDS = 5
 """Seeds of SB3 and RLlib, whose runs are trained one after another."""
@@ -79,7 +89,7 @@ def task_for(id: str, preset: str, folder: Path | None = None) -> Task:
     if path is not None and path.is_file():
         with contextlib.suppress(MarketEnvsError):
             return load_task(path)
-    task = build_task(Definition(name, id, preset=preset, rounds=ROUNDS, plan=PLAN), floors=False)
+    task = build_task(Definition(name, id, preset=preset, rounds=TASK_ROUNDS, plan=PLAN), floors=False)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         task.save(path)
@@ -255,7 +265,7 @@ def markdown(found: dict[str, Any]) -> str:
             if row.get(id, {}).get("loaded_equal") is False:
                 unequal.append(f"`{name}` on {id}: {row[id]['not_saved'] or 'another score'}")
         done = [c for c in row.values() if "score" in c]
-        rounds = f"{done[0]['budget']:,}" if done else "-"
+        rounds = " / ".join(f"{b:,}" for b in sorted({c["budget"] for c in done})) or "-"
         table.append(f"| `{name}` | {rounds} | {len(done[0]['scores']) if done else '-'} | {' | '.join(texts)} |")
     total = sum(counts.values())
     presets = "; ".join(f"{id}: {', else '.join(f'`{p}`' for p in PRESETS[id])}" for id in markets)

@@ -357,6 +357,38 @@ def test_a_restrained_actor_feels_the_penalty_and_leaves_the_bound(name):
         assert (abs(float(actor(obs).mean().detach()) - 0.2) < 0.2) is free
 
 
+@pytest.mark.parametrize("name", ["PPO", "A2C"])
+def test_a_restrained_mean_pays_for_leaving_the_range(name):
+    """Its gradient is that of loss + restraint / 2 * (distance of the mean from the action range)^2."""
+    import torch
+    from marketenvs_baselines.sb3_networks import sb3_class
+
+    from marketenvs.sb3 import MarketVecEnv
+
+    env = MarketVecEnv("AIBazaar-v0", "provider", 4, seed=0)
+    obs, actions = torch.as_tensor(env.reset()), torch.full((4, 1), 0.3)
+
+    def policy_of(restraint):
+        kwargs = {"net_arch": [8], "restraint": restraint}
+        policy = sb3_class(name)("MlpPolicy", env, seed=0, policy_kwargs=kwargs).policy
+        with torch.no_grad():
+            policy.action_net.weight.mul_(300.0)  # some means inside the range, some outside
+        return policy
+
+    mine, plain = policy_of(0.7), policy_of(0.0)
+    mine.evaluate_actions(obs, actions)[1].mean().backward()
+    mean = plain.get_distribution(obs).distribution.mean
+    excess = mean - mean.clamp(-1.0, 1.0)
+    assert (excess != 0).any()
+    (plain.evaluate_actions(obs, actions)[1].mean() + 0.35 * (excess**2).mean()).backward()
+    pairs = [(a.grad, b.grad) for a, b in zip(mine.parameters(), plain.parameters(), strict=True) if b.grad is not None]
+    assert pairs
+    for a, b in pairs:
+        torch.testing.assert_close(a, b)
+    with pytest.raises(InvalidParameter, match="restraint must be a number >= 0"):
+        policy_of(-1.0)
+
+
 def test_options_of_constructors_that_hand_on_theirs_are_known_by_name():
     algorithm = ALGORITHMS["sb3_td3"]
 
