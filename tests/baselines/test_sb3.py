@@ -398,3 +398,11 @@ def test_options_of_constructors_that_hand_on_theirs_are_known_by_name():
     algorithm.check(settings(restraint=0.1, net_arch=[8]))
     with pytest.raises(UnknownName, match="did you mean 'restraint'"):
         algorithm.check(settings(restrain=0.1))
+
+
+def test_training_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ALGORITHMS["sb3_a2c"].train(task("calibrated"), 0, 200, **TINY)
+    assert not list(tmp_path.iterdir())
