@@ -400,9 +400,10 @@ def test_options_of_constructors_that_hand_on_theirs_are_known_by_name():
         algorithm.check(settings(restrain=0.1))
 
 
-def test_training_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
+def test_training_leaves_no_folders_of_its_own_behind(tmp_path, monkeypatch):
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ALGORITHMS["sb3_a2c"].train(task("calibrated"), 0, 200, **TINY)
-    assert not list(tmp_path.iterdir())
+    left = [p.name for p in tmp_path.iterdir() if p.name != "torchinductor_root"]  # torch makes its cache once
+    assert not left
