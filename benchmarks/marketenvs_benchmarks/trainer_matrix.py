@@ -54,15 +54,15 @@ COSTLY = {
     "sa_ddpg": 2_000,
     "sa_ddpg_system": 2_000,
 }
-"""Trainers that get less: a round costs them up to a hundred times what it costs the others of their kind."""
+"""Trainers that get less: a round costs them several to several hundred times what it costs the others of their kind."""
 SEEDS = 10
 FRAMEWORK_SEEDS = 5
 """Seeds of SB3 and RLlib, whose runs are trained one after another."""
 CONTROLS = ("random",)
 BELOW = (
-    "- CoalitionTrading-v0: buyers' requests add up and are cut at capacity, so where the others ask for all there is, a buyer's own request "
-    "changes nothing and the sellers' prices rise to the cap. Learners leave that corner late: PPO of SB3 is near random after 32,000 rounds "
-    "and well above it after 60,000 (coalition-drop on the [leaderboard](leaderboard.md)). `sa_ddpg`, whose buyers answer exactly, never meets it.",
+    "- CoalitionTrading-v0: in a traced run of SB3's PPO the sellers' prices passed the cap within seven turns, while buyers still asked for the "
+    "middle of their range at any price, and requests fell only slowly after that. SB3's PPO is near random after 32,000 rounds and well above it "
+    "after 60,000 (coalition-drop on the [leaderboard](leaderboard.md)). `sa_ddpg`, whose buyers answer exactly, does not meet this.",
     "- FederatedSlicing-v0 at .50: everybody asks the most. Gaussian policies are led there within a few turns, and one whose mean has left "
     "the action range sees no difference between requests. SB3's actors pay for leaving it (`restraint`, [Train](how-to/train.md)), RLlib's do not.",
     "- `genetic` searches what is best for one role if it could set everybody's decisions; the roles' optima do not fit together. `bandit` "
